@@ -1,0 +1,1 @@
+"""Frontend: accept clients, hold them, and join them to a builder."""

@@ -1,0 +1,1 @@
+"""Kube: the Kubernetes API as the product uses it."""

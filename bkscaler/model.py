@@ -1,0 +1,51 @@
+"""
+Frozen values that rooms hand to each other. Any room may import it; it imports nothing of ours.
+
+The cluster as one value, :class:`Observation`, goes from the Kubernetes room to the scaling room; a
+:class:`Replica` goes on from there to the frontend, which dials it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Replica:
+    """
+    One pod that can serve now: it has a uid and an IP, it is not being deleted, and it is ready.
+
+    :param ordinal: its place in the set, from the set's first ordinal (0 unless the set says otherwise).
+    :param name: pod name, ``<set>-<ordinal>``.
+    :param uid: the pod's uid; a successor of the same name has another.
+    :param ip: IPv4 or IPv6 address, without brackets.
+    """
+
+    ordinal: int
+    name: str
+    uid: str
+    ip: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """
+    What is known of the StatefulSet and its pods at one moment. Replaced whole, never changed.
+
+    :param exists: False when the API said that there is no such StatefulSet.
+    :param replicas: ``spec.replicas``, >= 0; a number the API left out is 0.
+    :param resource_version: version of the StatefulSet that ``replicas`` was read from; ``""`` when it
+        does not exist.
+    :param ready: the replicas that may be given clients now, by ordinal; never one that is terminating or
+        that a lower ``spec.replicas`` has condemned.
+    :param waiting_for: one line on why there is no ready replica yet; ``""`` when nothing is known to say.
+    :param hopeless: True when ``waiting_for`` names something that time alone will rarely mend
+        (unschedulable, image cannot be pulled).
+    """
+
+    exists: bool = True
+    replicas: int = 0
+    resource_version: str = ""
+    ready: tuple[Replica, ...] = ()
+    waiting_for: str = ""
+    hopeless: bool = False

@@ -1,0 +1,1 @@
+"""Observability: outcome words, log formats and the admin site."""

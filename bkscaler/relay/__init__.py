@@ -1,0 +1,1 @@
+"""Relay: two joined connections and the bytes between them."""

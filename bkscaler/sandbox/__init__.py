@@ -1,0 +1,1 @@
+"""Sandbox: an embedded Kubernetes for newcomers and for tests."""

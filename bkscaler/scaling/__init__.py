@@ -1,0 +1,1 @@
+"""Scaling: who needs capacity, what to do about it, and doing it."""

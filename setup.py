@@ -1,0 +1,44 @@
+"""Packaging of bkscaler: the package, and the twistd plugin file beside it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version: dict[str, str] = {}
+for line in (here / "bkscaler" / "__init__.py").read_text().splitlines():
+    if line.startswith("__version__"):
+        exec(line, version)
+
+setup(
+    name="bkscaler",
+    version=version["__version__"],
+    description="Wakes a buildkitd StatefulSet when a client connects, and lets it sleep when idle",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    # twisted.plugins is listed although it has no __init__.py: Twisted itself owns the package,
+    # we only add a file to it, and an __init__.py of ours would hide Twisted's own plugins.
+    packages=[*find_packages(include=["bkscaler", "bkscaler.*"]), "twisted.plugins"],
+    package_data={"bkscaler": ["py.typed"], "bkscaler.test": ["data/*"]},
+    install_requires=[
+        "twisted >= 24.3",
+        "treq >= 24.9",
+        "pyopenssl >= 24.1",
+        "service-identity >= 24.1",
+        "pyyaml >= 6",
+    ],
+    extras_require={
+        # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.
+        "dev": ["ruff", "mypy", "mypy-zope", "types-PyYAML", "types-pyOpenSSL", "build"],
+    },
+    classifiers=[
+        "Framework :: Twisted",
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+    zip_safe=False,
+)
