@@ -1,0 +1,170 @@
+"""The settings table: options, environment, defaults, problems, and the page that is printed from it."""
+
+import io
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bkscaler import readers
+from bkscaler.config import SETTINGS, Options, Settings, as_markdown, read_settings
+from bkscaler.errors import ConfigurationError
+
+ORIGINAL = {
+    "listen-addr": ("PROXY_LISTEN_ADDR", ":8080"),
+    "sts-name": ("BUILDKITD_STATEFULSET_NAME", "buildkitd"),
+    "sts-namespace": ("BUILDKITD_STATEFULSET_NAMESPACE", "default"),
+    "headless-service-name": ("BUILDKITD_HEADLESS_SERVICE_NAME", "buildkitd-headless"),
+    "target-port": ("BUILDKITD_TARGET_PORT", "8273"),
+    "idle-timeout": ("SCALE_DOWN_IDLE_TIMEOUT", "2m0s"),
+    "kubeconfig": ("KUBECONFIG_PATH", ""),
+    "ready-wait-timeout": ("READY_WAIT_TIMEOUT", "5m0s"),
+}
+
+
+def parse(*words: str, environ: dict[str, str] | None = None) -> Settings:
+    """Parse a command line with a given environment."""
+    options = Options(environ or {})
+    options.parseOptions(list(words))
+    return options.settings
+
+
+class TableTests(SynchronousTestCase):
+    """The table itself."""
+
+    def test_originals(self):
+        """The eight settings of the original program keep their flags, variables and defaults."""
+        table = {s.flag: (s.env, s.default) for s in SETTINGS}
+        self.assertEqual({flag: table[flag] for flag in ORIGINAL}, ORIGINAL)
+
+    def test_fields(self):
+        """Each row of the table is a field of Settings, and each field a row."""
+        self.assertEqual([s.field for s in SETTINGS], [f.name for f in fields(Settings)])
+
+    def test_defaults(self):
+        """Without flags and variables every default is read."""
+        settings = parse()
+        self.assertEqual((settings.idle_timeout_s, settings.ready_wait_timeout_s), (120.0, 300.0))
+        self.assertEqual((settings.target_port, settings.kubeconfig), (8273, None))
+        both, ipv4_only = r"tcp6:8080:interface=\:\::backlog=1024", "tcp:8080:backlog=1024"
+        self.assertIn(settings.listen_addr, (both, ipv4_only))
+
+    def test_documentation(self):
+        """docs/configuration.md holds the table as the code prints it."""
+        page = Path(__file__).parents[2] / "docs" / "configuration.md"
+        if not page.exists():
+            self.skipTest("the documentation is not installed")
+        self.assertIn(as_markdown(), page.read_text())
+
+
+class PrecedenceTests(SynchronousTestCase):
+    """Which source of a value wins."""
+
+    def test_environment_wins(self):
+        """A variable beats the flag."""
+        self.assertEqual(parse("--sts-name", "a", environ={"BUILDKITD_STATEFULSET_NAME": "b"}).sts_name, "b")
+
+    def test_empty_is_unset(self):
+        """A variable that is set but empty leaves the flag, or else the default, in force."""
+        empty = {"BUILDKITD_STATEFULSET_NAME": ""}
+        self.assertEqual(parse("--sts-name", "a", environ=empty).sts_name, "a")
+        self.assertEqual(parse(environ=empty).sts_name, "buildkitd")
+
+    def test_last_flag_wins(self):
+        """Of a repeated flag the last one counts."""
+        self.assertEqual(parse("--sts-name", "a", "--sts-name=c").sts_name, "c")
+
+    def test_every_variable(self):
+        """Each variable of the table reaches its field."""
+        samples = {"target-port": "1", "max-connections": "7", "kubeconfig": os.devnull, "admin-addr": "off"}
+        for setting in SETTINGS:
+            text = samples.get(setting.flag) or {"target-address": "dns", "log-format": "json"}.get(
+                setting.flag, {True: "299s"}.get(setting.read in readers.DURATIONS, "warn")
+            )
+            if setting.read in (readers.listen_address,):
+                text = "127.0.0.1:1"
+            settings = read_settings({}, {setting.env: text})
+            self.assertEqual(getattr(settings, setting.field), setting.read(text), setting.flag)
+
+
+class ProblemTests(SynchronousTestCase):
+    """What a user sees of a bad command line."""
+
+    def problems(self, *words: str, environ: dict[str, str] | None = None) -> list[str]:
+        """Give the lines on standard error of a command line that must fail with status 1."""
+        captured = io.StringIO()
+        self.patch(sys, "stderr", captured)
+        exit_ = self.assertRaises(SystemExit, parse, *words, environ=environ)
+        self.assertEqual(exit_.code, 1)
+        return captured.getvalue().splitlines()
+
+    def test_every_problem_at_once(self):
+        """All problems are reported together, a line each, with setting and value."""
+        lines = self.problems(
+            "--idle-timeout", "2x", "--bogus", "7", "--target-port=0", "stray", "--listen-addr", "nope",
+            environ={"READY_WAIT_TIMEOUT": "0s", "KUBECONFIG_PATH": "/nonexistent/file"},
+        )  # fmt: skip
+        self.assertEqual(len(lines), 7)
+        for setting, value in [
+            ("--bogus", "no such option"),
+            ("stray", "belongs to none"),
+            ("--idle-timeout", "'2x'"),
+            ("--target-port", "'0'"),
+            ("--listen-addr", "'nope'"),
+            ("READY_WAIT_TIMEOUT (--ready-wait-timeout)", "'0s'"),
+            ("KUBECONFIG_PATH (--kubeconfig)", "'/nonexistent/file'"),
+        ]:
+            self.assertEqual(len([line for line in lines if setting in line and value in line]), 1, setting)
+
+    def test_missing_value(self):
+        """A last flag without its value is named, whatever was given before."""
+        lines = self.problems("--sts-name", "a", "--sts-name")
+        self.assertEqual(lines, ["bkscaler: --sts-name: needs a value"])
+
+    def test_unknown_between_good(self):
+        """After an unknown flag, with a value or without, the rest is still read."""
+        self.assertEqual(len(self.problems("--x", "--sts-name", "UPPER", "--y=1", "--z", "v")), 4)
+
+    def test_bad_values(self):
+        """Each kind of value has inputs that it refuses."""
+        bad = {
+            readers.positive_duration: ["", "0s", "-1s", "5", "5 m", "1h2", "9999999999h"],
+            readers.duration: ["-1ms", "x"],
+            readers.port: ["0", "65536", "http", "-1", "8_0", "٣"],
+            readers.positive_int: ["0", "-5", "1.5", "", "1e3"],
+            readers.listen_address: ["8080", ":", ":99999", "[::1]", "a b:1", "host:", "[nope]:1"],
+            readers.dns_label: ["", "A", "a_b", "-a", "a" * 64, "a.b"],
+            readers.dns_subdomain: ["", "a..b", "a" * 254],
+            readers.kubeconfig_path: ["/", "/nonexistent"],
+        }
+        for read, texts in bad.items():
+            for text in texts:
+                error = self.assertRaises(ValueError, read, text)
+                self.assertIn(repr(text), str(error))
+
+    def test_grace_below_deadline(self):
+        """A probe grace that is not shorter than the wait for readiness is refused."""
+        with self.assertRaises(ConfigurationError) as caught:
+            read_settings({"probe-grace": "5m0s"}, {})
+        self.assertIn("--probe-grace", caught.exception.problems[0])
+
+    def test_help(self):
+        """--help names each flag with its variable and default."""
+        text = " ".join(Options({}).getUsage(width=200).split())
+        for setting in SETTINGS:
+            self.assertIn(f"--{setting.flag}=", text)
+            self.assertIn(f"[env {setting.env}] [default {setting.default or 'none'}]", text)
+
+
+class AddressTests(SynchronousTestCase):
+    """Addresses to listen on."""
+
+    def test_forms(self):
+        """Go's forms become Twisted endpoint descriptions, and those pass through."""
+        self.assertEqual(readers.listen_address("127.0.0.1:80"), "tcp:80:interface=127.0.0.1:backlog=1024")
+        self.assertEqual(readers.listen_address("[::1]:80"), r"tcp6:80:interface=\:\:1:backlog=1024")
+        for text in ("tcp:1", "tcp6:1", "unix:/tmp/x", "systemd:domain=INET:index=0"):
+            self.assertEqual(readers.listen_address(text), text)
+        self.assertIsNone(readers.listen_address_or_off("off"))
