@@ -260,7 +260,7 @@ class Options(usage.Options):
     ]
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # usage.Options has no annotations
         self.environ = environ
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -294,7 +294,7 @@ class Options(usage.Options):
         problems: list[str] = []
         while True:
             try:
-                super().parseOptions(words)
+                super().parseOptions(words)  # type: ignore[no-untyped-call]  # nor here
                 return problems
             except usage.UsageError as error:
                 problem, unfit = _blame(error, words)

@@ -1,0 +1,268 @@
+"""
+The scaler: takes in demand and observations, lets the policy decide, and sees to it that it is done.
+
+Every input ends in :meth:`Scaler._review`, the only place that acts: it keeps the timers that the state
+calls for, starts at most one scale request at a time, and serves those who wait.
+
+Races, and what is done about each:
+
+- *Somebody arrives while a scale-down is on its way.* The state is ``GOING_TO_SLEEP``, in which nobody is
+  given a replica; when the answer is known the set is woken again.
+- *The answer to a scale-down is lost.* It may have taken effect, so the state stays until a later read
+  says what became of it. A request that certainly was not carried out (refused connection, 4xx) ends it
+  at once, so that an API outage does not keep clients from a builder that is up.
+- *The version is stale (409).* Look again, decide again; the second conflict in a row waits first.
+- *A client gives up while the builder wakes.* Only its own hold and its own Deferred go; the wake goes on
+  for the others, and without others the idle timer runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from bkscaler.errors import WakeImpossible
+from bkscaler.model import Observation, Replica
+from bkscaler.scaling.demand import Demand, Needs
+from bkscaler.scaling.machine import Event, Facts, Machine, State
+from bkscaler.scaling.policy import Limits, ScaleTo, WaitUntil, decide
+from bkscaler.scaling.requests import Cluster, ScaleRequests
+from bkscaler.timers import Timers
+
+POLL_S = 2.0
+"""While a builder wakes, how often a read backs the watch up: a watch can be silently dead for a minute."""
+MISSING_GRACE_S = 5.0
+"""How long a set may be missing before held clients are told: replacing it deletes it for a moment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """
+    What the scaler reports.
+
+    :param state: where the builder stands.
+    :param since_s: time on the clock when that began.
+    :param holds: clients that need a builder.
+    :param waiting: waits that have not been answered.
+    :param sleeps_at_s: time on the clock when the builder will be put to sleep; None when not idle.
+    :param observation: what is known of the cluster; None before it has been seen.
+    """
+
+    state: State
+    since_s: float
+    holds: int
+    waiting: int
+    sleeps_at_s: float | None
+    observation: Observation | None
+
+
+class Hold:
+    """
+    One client's demand. Made by :meth:`Scaler.hold`; ends with :meth:`release`.
+
+    :ivar name: its unique name.
+    """
+
+    def __init__(self, scaler: Scaler, name: str) -> None:
+        self.name = name
+        self._scaler = scaler
+
+    def when_ready(self) -> Deferred[Replica]:
+        """
+        Wait for a replica. May be called again, for example after a dial that failed.
+
+        :returns: fires with a replica that may be dialled now, synchronously when there is one; fails
+            with `WakeImpossible`. Cancelling ends this wait alone: neither the hold nor the wake.
+        """
+        return self._scaler.wait()
+
+    def release(self) -> None:
+        """End the demand. May be called any number of times, from any callback."""
+        self._scaler.demand.discard(self.name)
+
+
+class Scaler(Service):
+    """
+    Keeps the set as large as the demand asks for. One for each StatefulSet; lives as long as the process.
+
+    :param clock: for timers and durations.
+    :param cluster: where requests go.
+    :param limits: what may be decided.
+    :param random: gives numbers in [0, 1), for jitter.
+    :ivar demand: the holds.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, *, clock: IReactorTime, cluster: Cluster, limits: Limits, random: Callable[[], float]
+    ) -> None:
+        self.demand = Demand(self._demand_changed)
+        self._clock = clock
+        self._limits = limits
+        self._machine = Machine(clock.seconds())
+        self._timers = Timers(clock)
+        self._observation: Observation | None = None
+        self._waiters: dict[Deferred[Replica], None] = {}
+        self._sleep_sent = False
+        self._reviewing = self._review_again = False
+        self._requests = ScaleRequests(
+            clock=clock,
+            cluster=cluster,
+            random=random,
+            on_settled=self._settled,
+            on_forbidden=self._fail_waiters,
+            on_free=self._review,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Scaler {self._machine.state.value}, {len(self.demand)} holds, {len(self._waiters)} waiting>"
+
+    def hold(self, name: str) -> Hold:
+        """
+        Need a builder, from now until the hold is released.
+
+        :param name: unique; see :mod:`bkscaler.scaling.demand`.
+        :raises ValueError: when a hold of that name exists.
+        """
+        self.demand.add(name)
+        return Hold(self, name)
+
+    def wait(self) -> Deferred[Replica]:
+        """Wait for a replica; see :meth:`Hold.when_ready`."""
+        if self._machine.state is State.AWAKE:
+            return succeed(self._choose())
+        waiter: Deferred[Replica] = Deferred(lambda d: self._waiters.pop(d, None))
+        self._waiters[waiter] = None
+        self._review()
+        return waiter
+
+    def observed(self, observation: Observation) -> None:
+        """Take in what is now known of the cluster. Called by whatever observes it, on each change."""
+        self._observation = observation
+        self._send(Event.OBSERVED)
+
+    def drain(self) -> None:
+        """From now on never put the builder to sleep: the process is ending, its successor will decide."""
+        self._limits = replace(self._limits, idle_timeout_s=math.inf)
+        self._review()
+
+    def snapshot(self) -> Snapshot:
+        """Report the present state; nobody outside decides by it."""
+        idle_since_s = self._machine.idle_since_s
+        return Snapshot(
+            state=self._machine.state,
+            since_s=self._machine.since_s,
+            holds=len(self.demand),
+            waiting=len(self._waiters),
+            sleeps_at_s=None if idle_since_s is None else idle_since_s + self._limits.idle_timeout_s,
+            observation=self._observation,
+        )
+
+    def startService(self) -> None:
+        """Begin to act."""
+        super().startService()  # type: ignore[no-untyped-call]  # Service has no annotations
+        self._review()
+
+    def stopService(self) -> None:
+        """Cease to act: requests are cancelled, waits fail with `WakeImpossible`."""
+        super().stopService()  # type: ignore[no-untyped-call]  # nor here
+        self._timers.cancel_all()
+        self._requests.stop()
+        self._fail_waiters("bkscaler is shutting down")
+
+    def _demand_changed(self) -> None:
+        self._send(Event.ARRIVED if len(self.demand) else Event.DEPARTED)
+
+    def _settled(self) -> None:
+        """The fate of a request is known; of a scale-down this ends the state it caused."""
+        if self._sleep_sent:
+            self._sleep_sent = False
+            self._send(Event.ANSWERED)
+
+    def _send(self, event: Event) -> None:
+        """Tell the machine at once, while the facts are those of the event; then act."""
+        facts = Facts(
+            observation=self._observation,
+            needs=self._needs(),
+            minimum=self._limits.minimum,
+            sleep_sent=self._sleep_sent,
+        )
+        if self._machine.send(event, facts, self._clock.seconds()):
+            self.log.info("builder is {state}", state=self._machine.state.value)
+        self._review()
+
+    def _needs(self) -> Needs:
+        return Needs(own=len(self.demand))
+
+    def _review(self) -> None:
+        """Decide and act until nothing is left to do; safe to call while it runs."""
+        if not self.running:
+            return
+        self._review_again = True
+        if self._reviewing:
+            return
+        self._reviewing = True
+        try:
+            while self._review_again and self.running:
+                self._review_again = False
+                self._act()
+                self._serve_waiters()
+        finally:
+            self._reviewing = False
+
+    def _act(self) -> None:
+        """Start what was decided, and keep the timers that the state calls for."""
+        now_s, idle_since_s = self._clock.seconds(), self._machine.idle_since_s
+        decision = decide(self._observation, self._needs(), self._limits, now_s, idle_since_s)
+        if isinstance(decision, ScaleTo) and not self._requests.busy:
+            self._carry_out(decision)
+        idle_s = decision.at_s if isinstance(decision, WaitUntil) else math.inf
+        self._timers.keep("idle", idle_s, self._review)
+        self._timers.keep("poll", self._next_poll_s(now_s), self._poll)
+        missing = self._machine.state is State.MISSING and bool(self._waiters)
+        tell_s = self._machine.since_s + MISSING_GRACE_S if missing else math.inf
+        self._timers.keep("missing", tell_s, self._tell_missing)
+
+    def _carry_out(self, decision: ScaleTo) -> None:
+        if self._observation is not None and decision.replicas < self._observation.replicas:
+            self._sleep_sent = True
+            self._send(Event.SLEEP_SENT)
+        self._requests.start(decision)
+
+    def _next_poll_s(self, now_s: float) -> float:
+        """Say when to back the watch up next: at multiples of the interval since the wake began."""
+        if self._machine.state is not State.WAKING:
+            return math.inf
+        return self._machine.since_s + POLL_S * (math.floor((now_s - self._machine.since_s) / POLL_S) + 1)
+
+    def _poll(self) -> None:
+        self._requests.refresh()
+        self._review()
+
+    def _tell_missing(self) -> None:
+        self._fail_waiters("there is no such StatefulSet")
+        self._review()
+
+    def _choose(self) -> Replica:
+        """Choose among the replicas that are ready; there is one at least while the state is AWAKE."""
+        assert self._observation is not None
+        return self._observation.ready[0]
+
+    def _serve_waiters(self) -> None:
+        while self._waiters and self._machine.state is State.AWAKE:
+            waiter = next(iter(self._waiters))
+            del self._waiters[waiter]
+            waiter.callback(self._choose())
+
+    def _fail_waiters(self, reason: str) -> None:
+        waiters, self._waiters = list(self._waiters), {}
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.errback(WakeImpossible(reason))
