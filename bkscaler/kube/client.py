@@ -1,0 +1,247 @@
+"""
+One request to the Kubernetes API, or one stream from it, with our errors and no others.
+
+treq on one persistent agent. A 401 makes the credentials read again and the request is tried once more;
+every other failure is the caller's to judge. Imported by ``kube.watch``, ``kube.statefulset`` and
+``kube.cluster``, and by the plugin, which builds it; imports row 1 and the lower modules of this room.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent
+
+from bkscaler import __version__
+from bkscaler.errors import ApiError, ApiUnreachable, Unauthorized
+from bkscaler.kube.auth import ClusterAccess
+from bkscaler.kube.body import WholeBody, follow, json_object, read_body
+from bkscaler.kube.failures import error_answer, translated, unreachable
+from bkscaler.kube.tls import ServerIdentity
+
+T = TypeVar("T")
+OnResponse = Callable[[str, int], None]
+"""Told the verb (``GET`` ..., ``WATCH`` for streams) and the HTTP status of each answer."""
+
+MERGE_PATCH = "application/merge-patch+json"
+REQUEST_TIMEOUT_S = 15.0
+"""For a request from connecting to the last byte: a healthy server needs milliseconds, a busy one seconds."""
+CONNECT_TIMEOUT_S = 10.0
+"""Below :data:`REQUEST_TIMEOUT_S`, so that a server out of reach is known not to have been asked."""
+IDLE_CONNECTION_S = 30
+"""How long an unused connection is kept: shorter than the idle limit of common load balancers (60 s), since
+a PATCH on a connection that was closed meanwhile fails without telling whether it took effect."""
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+
+
+def path_to(*parts: str) -> str:
+    """Join the parts of an API path, each quoted."""
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+class ApiClient:
+    """
+    The API server of one cluster, for one identity. Lives as long as the process; :meth:`close` it.
+
+    :param access: where the server is and who we are.
+    :param agent: performs HTTP; :meth:`over_network` makes a real one.
+    :param clock: for time limits.
+    :param pool: the agent's connections, closed by :meth:`close`; None when there are none to close.
+    :param on_response: told of each answer, for metrics; what it raises is logged.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        access: ClusterAccess,
+        agent: IAgent,
+        clock: IReactorTime,
+        pool: HTTPConnectionPool | None = None,
+        on_response: OnResponse | None = None,
+    ) -> None:
+        self._access = access
+        self._http = HTTPClient(agent, data_to_body_producer=WholeBody)
+        self._clock = clock
+        self._pool = pool
+        self._on_response = on_response
+
+    @classmethod
+    def over_network(
+        cls, *, access: ClusterAccess, reactor: Any, on_response: OnResponse | None = None
+    ) -> ApiClient:
+        """
+        Make a client on a real reactor, with TLS verified and connections kept for reuse.
+
+        :param access: where the server is, whom to trust, and who we are.
+        :param reactor: for connections and time.
+        :param on_response: see the class.
+        """
+        pool = HTTPConnectionPool(reactor, persistent=True)
+        pool.cachedConnectionTimeout = IDLE_CONNECTION_S
+        identity = ServerIdentity(ca_pem=access.ca_pem, server_name=access.tls_server_name)
+        agent = Agent(reactor, contextFactory=identity, connectTimeout=CONNECT_TIMEOUT_S, pool=pool)
+        return cls(access=access, agent=agent, clock=reactor, pool=pool, on_response=on_response)
+
+    def __repr__(self) -> str:
+        return f"<ApiClient {self._access.server}>"
+
+    def close(self) -> Deferred[None]:
+        """
+        Close the connections that are kept for reuse. Requests under way are not touched.
+
+        :returns: fires with None when they are closed; never fails; cannot be cancelled.
+        """
+        if self._pool is None:
+            return succeed(None)
+        closed: Deferred[None] = self._pool.closeCachedConnections()
+        return closed.addBoth(lambda _: None)
+
+    async def request(
+        self,
+        verb: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """
+        Ask once, and once more after a 401.
+
+        :param verb: HTTP method.
+        :param path: from the server's root, already quoted (:func:`path_to`).
+        :param params: query parameters, not yet quoted.
+        :param body: sent as JSON; None sends none.
+        :param content_type: of the body.
+        :param timeout_s: for the whole exchange, both tries, > 0.
+        :returns: the JSON object answered.
+        :raises ApiStatus: the subclass for the answer's code.
+        :raises ApiUnreachable: without a usable answer; ``sent`` tells whether it may have taken effect.
+        :raises ApiError: for an answer that is neither success nor error (a redirect).
+        :raises CancelledError: when the caller cancels, which closes the connection; the request may
+            have taken effect.
+        """
+
+        async def exchange() -> dict[str, Any]:
+            response = await self._send(verb, path, params, body, content_type)
+            content = await self._checked(verb, response)
+            return json_object(content)
+
+        return await translated(self._in_time(self._retrying_401(exchange), timeout_s))
+
+    async def stream(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        on_open: Callable[[], None],
+        on_bytes: Callable[[bytes], None],
+        silence_s: float,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        """
+        GET an answer that goes on for long, handing its bytes on as they arrive.
+
+        :param path: from the server's root, already quoted.
+        :param params: query parameters, not yet quoted.
+        :param on_open: called once, when the server has accepted; what it raises ends the stream.
+        :param on_bytes: called with each piece; what it raises ends the stream.
+        :param silence_s: longest time without a byte, > 0.
+        :param timeout_s: time limit for the head of the answer, > 0.
+        :returns: None when the server has ended the stream in an orderly way.
+        :raises ApiStatus: when the server did not accept.
+        :raises ApiUnreachable: when there was no answer, the stream was cut, or it was silent too long.
+        :raises ApiError: whatever of our errors ``on_open`` or ``on_bytes`` raised.
+        :raises CancelledError: when the caller cancels, which closes the connection at once.
+        """
+
+        async def opened() -> Any:
+            response = await self._send("GET", path, params, None, "")
+            if response.code != 200:
+                await self._checked("WATCH", response)
+            else:
+                self._tell("WATCH", response.code)
+            return response
+
+        async def both() -> None:
+            response = await self._in_time(self._retrying_401(opened), timeout_s)
+            await follow(response, on_open, on_bytes, clock=self._clock, silence_s=silence_s)
+
+        await translated(both())
+
+    async def _retrying_401(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask, and after a 401 ask again with credentials read anew."""
+        try:
+            return await ask()
+        except Unauthorized:
+            await self._access.credentials.reread()
+            return await ask()
+
+    async def _send(
+        self,
+        verb: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        content_type: str,
+    ) -> Any:
+        """Send a request and wait for the head of the answer."""
+        headers = Headers({"Accept": ["application/json"], "User-Agent": [f"bkscaler/{__version__}"]})
+        authorization = await self._access.credentials.header()
+        if authorization is not None:
+            headers.addRawHeader(b"Authorization", authorization)
+        if body is not None:
+            headers.addRawHeader("Content-Type", content_type)
+        query = "?" + urlencode(params, quote_via=quote) if params else ""
+        return await self._http.request(
+            verb,
+            f"{self._access.server}{path}{query}",
+            headers=headers,
+            data=None if body is None else json.dumps(body).encode("utf-8"),
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._clock,  # type: ignore[arg-type]  # used only for treq's own timeout, which is off
+        )
+
+    async def _checked(self, verb: str, response: Any) -> bytes:
+        """Read the answer; raise unless it is a success."""
+        self._tell(verb, response.code)
+        content = await read_body(response, MAX_ANSWER_BYTES)
+        if not 200 <= response.code < 300:
+            raise error_answer(response, content)
+        return content
+
+    async def _in_time(self, work: Any, timeout_s: float) -> Any:
+        """Run a coroutine under a time limit; cancelling passes on to it."""
+
+        def too_late(result: object, _: float) -> object:
+            error = result.value if isinstance(result, Failure) else None
+            if error is None or isinstance(error, ApiError):
+                return result
+            sent = unreachable(error).sent
+            raise ApiUnreachable(f"no answer within {timeout_s:g} s", sent=sent) from error
+
+        deferred = Deferred.fromCoroutine(work)
+        return await deferred.addTimeout(timeout_s, self._clock, onTimeoutCancel=too_late)
+
+    def _tell(self, verb: str, code: int) -> None:
+        """Report an answer; metrics may fail without failing the work."""
+        if self._on_response is None:
+            return
+        try:
+            self._on_response(verb, code)
+        except Exception:
+            self._log.failure("the hook for API answers failed")

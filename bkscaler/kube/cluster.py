@@ -1,0 +1,275 @@
+"""
+The cluster as the scaling room sees it: one observation that is always current, and two requests.
+
+Two watches feed :class:`bkscaler.kube.store.ClusterStore`, which holds the rules that keep the picture right;
+this module does the I/O around it. The StatefulSet is watched by name (``fieldSelector``, which a Role with
+``resourceNames`` needs), its pods by its own selector, from when that is known. A watch can be dead for a
+minute and more without anybody noticing, so who waits for a wake calls :meth:`ClusterView.refresh` every
+2 s or so. A refresh reads the StatefulSet and *then* its pods, in that order, because it also clears pods
+that an earlier scale-down has made suspect: see *Condemned pods* in the store. When such a pod is all that is
+missing, the view asks for one refresh by itself.
+
+Imported by the plugin; the scaling room knows it by shape only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from bkscaler.errors import ApiError
+from bkscaler.kube import fields, pods, statefulset
+from bkscaler.kube.client import ApiClient
+from bkscaler.kube.store import ClusterStore, Mark
+from bkscaler.kube.watch import Reflector
+from bkscaler.model import Observation
+
+OnChange = Callable[[Observation], None]
+
+
+class ClusterView:
+    """
+    One StatefulSet and its pods, kept in view from :meth:`start` to :meth:`stop`.
+
+    :param client: asks the API server; not closed by us.
+    :param namespace: of the StatefulSet.
+    :param name: of the StatefulSet, which need not exist.
+    :param clock: for delays and limits.
+    :param random: gives a number in [0, 1), for jitter.
+    :param on_change: told every observation that differs from the one before, from the reactor; what it
+        raises is logged. It may call :meth:`scale`, :meth:`refresh` and :meth:`stop`; then it may be called
+        again before it returns. None drops them; it can be set later, as an attribute.
+    :param require_ready: False takes running pods for ready, for a caller that asks the builder itself.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        client: ApiClient,
+        namespace: str,
+        name: str,
+        clock: IReactorTime,
+        random: Callable[[], float],
+        on_change: OnChange | None = None,
+        require_ready: bool = True,
+    ) -> None:
+        self.on_change = on_change
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._clock = clock
+        self._random = random
+        self._store = ClusterStore(name, require_ready=require_ready)
+        self._set_watch = _Watch(self, f"StatefulSet {namespace}/{name}", is_set=True)
+        self._pods_watch: _Watch | None = None
+        self._retired: list[Deferred[None]] = []
+        self._observation: Observation | None = None
+        self._stopped = False
+        self._soon: IDelayedCall | None = None
+        self._asking: Deferred[None] | None = None
+        self._asked_for: tuple[str, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ClusterView {self._namespace}/{self._name}: {self._observation}>"
+
+    @property
+    def observation(self) -> Observation | None:
+        """What is known; None until the first lists (of the pods too, when the set exists) have come."""
+        return self._observation
+
+    @property
+    def in_touch(self) -> bool:
+        """Whether every watch is live, so that changes reach us by themselves."""
+        return all(watch.reflector.in_touch for watch in self._watches())
+
+    @property
+    def trouble(self) -> ApiError | None:
+        """Why we are not in touch: the last error of a watch that has failed and not recovered."""
+        return next((watch.error for watch in self._watches() if watch.error is not None), None)
+
+    def start(self) -> None:
+        """Begin to list and watch. Once only."""
+        self._set_watch.reflector.start()
+
+    def stop(self) -> Deferred[None]:
+        """
+        End. ``on_change`` is not called again; requests made by others go on.
+
+        :returns: fires with None when no watch of ours is open and no delayed call is left; never fails;
+            do not cancel it. May be called again.
+        """
+        self._stopped = True
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if self._asking is not None:
+            self._asking.cancel()
+        ends = [watch.reflector.stop() for watch in self._watches()] + self._retired
+        return gatherResults(ends).addCallback(lambda _: None)
+
+    async def scale(self, replicas: int, resource_version: str) -> None:
+        """
+        Set ``spec.replicas`` if the set is still at that version. On return it has been observed.
+
+        :param replicas: wanted, >= 0.
+        :param resource_version: of the observation that was decided on.
+        :raises Conflict: when the set has changed since; refresh and decide again.
+        :raises ApiError: as :meth:`bkscaler.kube.client.ApiClient.request`; where it may have taken effect,
+            refresh before believing anything.
+        :raises CancelledError: when the caller cancels; it may have taken effect.
+        """
+        answer = await statefulset.scale(
+            self._client, self._namespace, self._name, replicas, resource_version
+        )
+        self._store.scaled(*answer)
+        self._changed()
+
+    async def refresh(self) -> None:
+        """
+        Read the set, and then its pods, anew. On return they have been observed.
+
+        May be called at any time, also before :meth:`start`, and while another refresh is under way.
+
+        :raises ApiError: as :meth:`bkscaler.kube.client.ApiClient.request`; what was read until then has
+            been observed.
+        :raises CancelledError: when the caller cancels, which closes the connection.
+        """
+        mark = self._store.mark()
+        answer = await self._client.request(
+            "GET", statefulset.collection_path(self._namespace), params=self._set_selector()
+        )
+        caught_up = self._store.set_read(*_listed(answer), mark)
+        self._changed()
+        known = self._store.stateful_set
+        if known is None or not known.selector:
+            return
+        mark = self._store.mark()
+        answer = await self._client.request(
+            "GET", pods.collection_path(self._namespace), params={"labelSelector": known.selector}
+        )
+        self._store.pods_read(*_listed(answer), mark, caught_up)
+        self._changed()
+
+    def _watches(self) -> list[_Watch]:
+        """List the watches that we need now."""
+        return [watch for watch in (self._set_watch, self._pods_watch) if watch is not None]
+
+    def _set_selector(self) -> dict[str, str]:
+        """Select our StatefulSet."""
+        return {"fieldSelector": f"metadata.name={self._name}"}
+
+    def _changed(self) -> None:
+        """Follow up on a merged fact."""
+        if self._stopped:
+            return
+        self._follow_selector()
+        self._ask_soon()
+        now = self._store.observation()
+        if now is None or now == self._observation:
+            return
+        self._observation = now
+        if self.on_change is None:
+            return
+        try:
+            self.on_change(now)
+        except Exception:
+            self._log.failure("the listener of the cluster failed")
+
+    def _follow_selector(self) -> None:
+        """Watch the pods of the set's present selector."""
+        known = self._store.stateful_set
+        if known is None or not known.selector:
+            return
+        if self._pods_watch is not None:
+            if self._pods_watch.selector == known.selector:
+                return
+            self._retired.append(self._pods_watch.reflector.stop())
+        self._pods_watch = _Watch(self, f"pods of {self._namespace}/{self._name}", selector=known.selector)
+        self._pods_watch.reflector.start()
+
+    def _ask_soon(self) -> None:
+        """Ask for one refresh per generation when only suspicion stands between us and a replica."""
+        known = self._store.stateful_set
+        if known is None or not self._store.refresh_would_help or self._soon or self._asking:
+            return
+        if self._asked_for == (known.uid, known.generation):
+            return
+        self._asked_for = (known.uid, known.generation)
+        self._soon = self._clock.callLater(0, self._ask)
+
+    def _ask(self) -> None:
+        """Refresh; a failure is forgotten, so that the next change asks again."""
+        self._soon = None
+        self._asking = asking = Deferred.fromCoroutine(self.refresh())
+        asking.addErrback(self._not_answered).addBoth(lambda _: self._answered())
+
+    def _not_answered(self, failure: Failure) -> None:
+        """Note that our own refresh failed; the watches report the trouble."""
+        self._asked_for = None
+        if not failure.check(ApiError, CancelledError):
+            self._log.failure("unexpected failure of a refresh", failure)
+
+    def _answered(self) -> None:
+        self._asking = None
+
+
+class _Watch:
+    """
+    One reflector with what belongs to it: it puts what it hears into the view's store.
+
+    :param view: whose watch.
+    :param what: for the log.
+    :param is_set: whether it watches the StatefulSet; otherwise the pods of ``selector``.
+    :param selector: label selector of the pods.
+    """
+
+    def __init__(self, view: ClusterView, what: str, *, is_set: bool = False, selector: str = "") -> None:
+        self.selector = selector
+        self.error: ApiError | None = None
+        self._view = view
+        self._store = view._store
+        self._is_set = is_set
+        self._mark: Mark = self._store.mark()
+        kind = statefulset if is_set else pods
+        self.reflector = Reflector(
+            client=view._client,
+            clock=view._clock,
+            random=view._random,
+            path=kind.collection_path(view._namespace),
+            selector=view._set_selector() if is_set else {"labelSelector": selector},
+            what=what,
+            listener=self,
+        )
+
+    def on_listing(self) -> None:
+        """Remember what is known now: the list can be no older."""
+        self._mark = self._store.mark()
+
+    def on_list(self, items: list[dict[str, Any]], resource_version: str) -> None:
+        """Merge a list."""
+        if self._is_set:
+            self._store.set_read(items, resource_version, self._mark)
+        else:
+            self._store.pods_read(items, resource_version, self._mark)
+        self._view._changed()
+
+    def on_event(self, kind: str, content: dict[str, Any]) -> None:
+        """Merge an event."""
+        (self._store.set_event if self._is_set else self._store.pod_event)(kind, content)
+        self._view._changed()
+
+    def on_state(self, ok: bool, error: ApiError | None) -> None:
+        """Keep the error until the watch is live again."""
+        self.error = None if ok else error
+
+
+def _listed(answer: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+    """Take a list apart."""
+    return fields.items(answer, "items"), fields.text(answer, "metadata", "resourceVersion")

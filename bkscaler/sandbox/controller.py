@@ -1,0 +1,174 @@
+"""
+The StatefulSet controller, on a passed-in clock, with the recorded delays.
+
+It hears of every change, and a little later looks at the set and its pods, acts, and a little later still
+writes the status *of what it had seen*: that is why ``observedGeneration`` moves before the counts do.
+One set is worked on by one step at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from bkscaler.sandbox.deletion import delete_pod
+from bkscaler.sandbox.eventlog import EventLog
+from bkscaler.sandbox.objects import Now, Object, Random, make_uid, stamp
+from bkscaler.sandbox.plan import SetPlan, plan_set
+from bkscaler.sandbox.podstatus import new_pod
+from bkscaler.sandbox.state import Change, State
+
+SYNC_S = 0.008
+"""Seconds from a change to the step that follows from it."""
+
+AGAIN_S = 0.002
+"""Seconds from one step's end to the next, when something changed in between."""
+
+ACTED_S = 0.015
+"""Seconds from a step that created or deleted pods to its status."""
+
+QUIET_S = 0.005
+"""Seconds from a step that did nothing to its status."""
+
+COLLECT_S = 0.025
+"""Seconds from a set's deletion to the deletion of its pods."""
+
+_Key = tuple[str, str]
+
+
+def ordinal_of(pod: Object) -> int | None:
+    """Give a pod's ordinal by its name, or None when the name has none."""
+    text = pod["metadata"]["name"].rpartition("-")[2]
+    return int(text) if text.isdigit() else None
+
+
+def owner_of(pod: Object) -> Object:
+    """Give the reference to the StatefulSet that controls a pod, or ``{}``."""
+    for reference in pod["metadata"].get("ownerReferences") or []:
+        if reference.get("controller") and reference.get("kind") == "StatefulSet":
+            return dict(reference)
+    return {}
+
+
+class StatefulSetController:
+    """
+    Keeps the pods of every StatefulSet as its spec says. Works from :meth:`start` to :meth:`stop`.
+
+    :param events: where it says what it did.
+    """
+
+    def __init__(
+        self, state: State, *, clock: IReactorTime, now: Now, random: Random, events: EventLog
+    ) -> None:
+        self._state = state
+        self._clock = clock
+        self._now = now
+        self._random = random
+        self._events = events
+        self._steps: dict[_Key, IDelayedCall] = {}
+        self._writing: set[_Key] = set()
+        self._again: set[_Key] = set()
+        self._others: list[IDelayedCall] = []
+        self._unsubscribe: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Begin to work, on what is there already too."""
+        self._unsubscribe = [
+            self._state.subscribe("statefulsets", self._set_changed),
+            self._state.subscribe("pods", self._pod_changed),
+        ]
+        for owner in self._state.objects("statefulsets"):
+            self._enqueue(_key(owner))
+
+    def stop(self) -> None:
+        """Do nothing more; pending steps are dropped."""
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        for call in (*self._steps.values(), *self._others):
+            if call.active():
+                call.cancel()
+        self._steps.clear()
+
+    def _set_changed(self, change: Change) -> None:
+        if change.type == "DELETED":
+            self._later(COLLECT_S, self._collect, change.object["metadata"])
+        else:
+            self._enqueue(_key(change.object))
+
+    def _pod_changed(self, change: Change) -> None:
+        name = owner_of(change.object).get("name")
+        if name:
+            self._enqueue((change.object["metadata"]["namespace"], name))
+
+    def _later(self, seconds: float, function: Callable[[Object], None], argument: Object) -> None:
+        self._others = [call for call in self._others if call.active()]
+        self._others.append(self._clock.callLater(seconds, function, argument))
+
+    def _enqueue(self, key: _Key, delay_s: float = SYNC_S) -> None:
+        if key in self._writing:
+            self._again.add(key)
+        elif key not in self._steps:
+            self._steps[key] = self._clock.callLater(delay_s, self._step, key)
+
+    def _pods_of(self, owner: Object) -> dict[int, Object]:
+        pods: dict[int, Object] = {}
+        for pod in self._state.objects("pods", owner["metadata"]["namespace"]):
+            ordinal = ordinal_of(pod)
+            if ordinal is not None and owner_of(pod).get("uid") == owner["metadata"]["uid"]:
+                pods[ordinal] = pod
+        return dict(sorted(pods.items()))
+
+    def _step(self, key: _Key) -> None:
+        del self._steps[key]
+        owner = self._state.get("statefulsets", *key)
+        if owner is None:
+            return
+        plan = plan_set(owner, self._pods_of(owner))
+        self._writing.add(key)
+        self._act(owner, plan)
+        delay_s = ACTED_S if plan.create or plan.delete else QUIET_S
+        self._steps[key] = self._clock.callLater(delay_s, self._write, key, plan.status)
+
+    def _act(self, owner: Object, plan: SetPlan) -> None:
+        for ordinal in plan.create:
+            self._create(owner, ordinal)
+        for pod in plan.delete:
+            delete_pod(self._state, pod, self._now())
+            self._say(owner, "SuccessfulDelete", "delete", pod["metadata"]["name"])
+
+    def _create(self, owner: Object, ordinal: int) -> None:
+        pod = new_pod(owner, ordinal)
+        meta = pod["metadata"]
+        if self._state.get("pods", meta["namespace"], meta["name"]) is not None:
+            return
+        meta["uid"] = make_uid(self._random)
+        meta["generation"] = 1
+        meta["creationTimestamp"] = stamp(self._now())
+        self._state.put("pods", pod)
+        self._say(owner, "SuccessfulCreate", "create", meta["name"])
+
+    def _say(self, owner: Object, reason: str, verb: str, pod_name: str) -> None:
+        name = owner["metadata"]["name"]
+        message = f"{verb} Pod {pod_name} in StatefulSet {name} successful"
+        self._events.controller(owner, reason, message)
+
+    def _write(self, key: _Key, status: Object) -> None:
+        del self._steps[key]
+        again = key in self._again
+        self._state.edit("statefulsets", *key, lambda owner: owner.update(status=status))
+        # Our own write is no news: only what changed between the step and now asks for another one.
+        self._again.discard(key)
+        self._writing.discard(key)
+        if again:
+            self._enqueue(key, AGAIN_S)
+
+    def _collect(self, owner: Object) -> None:
+        """Delete the pods of a set that is gone."""
+        for pod in self._state.objects("pods", owner["namespace"]):
+            if owner_of(pod).get("uid") == owner["uid"]:
+                delete_pod(self._state, pod, self._now())
+
+
+def _key(owner: Object) -> _Key:
+    return owner["metadata"]["namespace"], owner["metadata"]["name"]
