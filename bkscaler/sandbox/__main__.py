@@ -41,9 +41,7 @@ def run(settings: SandboxSettings, reactor: Any) -> int:
 
     :returns: exit code: 0, or 1 when it could not start.
     """
-    service = makeSandbox(
-        settings, reactor, now=lambda: datetime.now(UTC), random=SystemRandom().random
-    )
+    service = makeSandbox(settings, reactor, now=lambda: datetime.now(UTC), random=SystemRandom().random)
     failures: list[Failure] = []
 
     def failed(failure: Failure) -> None:

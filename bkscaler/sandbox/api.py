@@ -29,6 +29,7 @@ from bkscaler.sandbox.failures import ApiFailure, no_such_path
 from bkscaler.sandbox.faults import FaultHook, inflict, no_faults
 from bkscaler.sandbox.handlers import Handlers
 from bkscaler.sandbox.objects import Now, Random
+from bkscaler.sandbox.openapi import describe
 from bkscaler.sandbox.replies import MAX_BODY_BYTES, header, send_failure, send_json, send_text
 from bkscaler.sandbox.state import State
 from bkscaler.sandbox.watches import Watches
@@ -119,7 +120,8 @@ class ApiRoot(Resource):
             send_text(request, "ok")
             return
         host = request.getHost()
-        answer = discover(path, f"{getattr(host, 'host', '')}:{getattr(host, 'port', '')}")
+        address = f"{getattr(host, 'host', '')}:{getattr(host, 'port', '')}"
+        answer = describe(path) or discover(path, address)
         if answer is None:
             raise no_such_path()
         send_json(request, answer)

@@ -131,7 +131,7 @@ def read_call(method: str, path: str, query: Mapping[str, str]) -> Call | None:
         raise no_such_path()
     watching = legacy_watch or query.get("watch", "") in _TRUE
     verb = _verb(method, name, watching)
-    if bool(name) is (verb == "create"):
+    if name and verb == "create":
         raise not_allowed()
     return Call(kind=kind, namespace=namespace, name=name, subresource=subresource, verb=verb, query=query)
 

@@ -99,6 +99,11 @@ def not_allowed() -> ApiFailure:
     return ApiFailure(405, "MethodNotAllowed", message, details={})
 
 
+def unsupported_media_type() -> ApiFailure:
+    """415 for a body in a form the server does not read."""
+    return ApiFailure(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+
+
 def bad_request(message: str) -> ApiFailure:
     """400 with the given words."""
     return ApiFailure(400, "BadRequest", message)

@@ -15,11 +15,12 @@ from twisted.web.server import Request
 
 from bkscaler.sandbox.authorization import Access
 from bkscaler.sandbox.calls import Call
-from bkscaler.sandbox.failures import bad_request
+from bkscaler.sandbox.failures import bad_request, unsupported_media_type
 from bkscaler.sandbox.kinds import ACCESS_REVIEWS
 from bkscaler.sandbox.lists import ListOptions, check_list_version, list_objects
 from bkscaler.sandbox.objects import Now, Object, Random, dig
 from bkscaler.sandbox.patches import decode_json, read_patch
+from bkscaler.sandbox.protobuf import MEDIA_TYPE, read_review
 from bkscaler.sandbox.replies import accepted_form, header, send_failure, send_json
 from bkscaler.sandbox.reviews import review
 from bkscaler.sandbox.scale import ScaleVerbs
@@ -71,7 +72,9 @@ class Handlers:
         """
         form = accepted_form(header(request, "accept"))
         if call.kind is ACCESS_REVIEWS:
-            send_json(request, review(_object(body), user, self), code=201)
+            send_json(request, review(_review_of(request, body), user, self), code=201)
+        elif body and _is_protobuf(request):
+            raise unsupported_media_type()
         elif call.subresource == "scale":
             self._handle_scale(request, call, body)
         elif call.verb == "list":
@@ -192,6 +195,17 @@ class Handlers:
 def _cancel(_reason: Failure, call: IDelayedCall) -> None:
     if call.active():
         call.cancel()
+
+
+def _review_of(request: Request, body: bytes) -> Object:
+    """Read an access review in the form it comes in; every other body must be JSON."""
+    if _is_protobuf(request):
+        return read_review(body)
+    return _object(body)
+
+
+def _is_protobuf(request: Request) -> bool:
+    return (header(request, "content-type") or "").startswith(MEDIA_TYPE)
 
 
 def _object(body: bytes) -> Object:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.python import usage
@@ -61,7 +61,7 @@ class SandboxSettings:
     kubeconfig: str
     host: str = "127.0.0.1"
     port: int = 0
-    cluster: ClusterSettings = ClusterSettings()
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     backend: Backend = Backend.AUTO
     command: Command | None = None
 
@@ -159,9 +159,9 @@ def read_settings(arguments: Sequence[str]) -> SandboxSettings:
     :raises ConfigurationError: with one line for each problem.
     :raises SystemExit: after ``--help``.
     """
-    options = SandboxOptions()
+    options = SandboxOptions()  # type: ignore[no-untyped-call]  # not annotated by Twisted
     try:
-        options.parseOptions(list(arguments))
+        options.parseOptions(list(arguments))  # type: ignore[no-untyped-call]
     except usage.UsageError as error:
         raise ConfigurationError(str(error)) from error
     values = _read_values(options)

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from bkscaler.sandbox.failures import ApiFailure, Undecodable, bad_request
+from bkscaler.sandbox.failures import ApiFailure, Undecodable, bad_request, unsupported_media_type
 from bkscaler.sandbox.objects import Object, clone
 
 Patch = Callable[[Object], Object]
@@ -132,7 +132,7 @@ def read_patch(content_type: str, body: bytes) -> Patch:
             return _merge_of(yaml.safe_load(body))
         except yaml.YAMLError as error:
             raise bad_request("error decoding YAML") from error
-    raise ApiFailure(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+    raise unsupported_media_type()
 
 
 def undecodable_patch(result: Object, why: Undecodable) -> ApiFailure:

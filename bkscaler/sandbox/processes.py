@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTCP, IReactorTime
-from twisted.internet.protocol import Factory, ProcessProtocol
-from twisted.internet.protocol import Protocol as NetProtocol
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -32,10 +31,6 @@ PROBE_LIMIT_S = 1.0
 """Seconds one readiness probe may take."""
 
 _IN_A_SESSION = "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])"
-
-
-class ProcessReactor(IReactorTCP, IReactorProcess, IReactorTime, Protocol):
-    """What the runner needs of a reactor."""
 
 
 class LocalProcess(ProcessProtocol):
@@ -96,11 +91,11 @@ class LocalProcess(ProcessProtocol):
         endpoint = TCP4ClientEndpoint(
             self._reactor, self.process.ip, self.process.port, timeout=PROBE_LIMIT_S
         )
-        probing = endpoint.connect(Factory.forProtocol(NetProtocol))
+        probing = endpoint.connect(Factory.forProtocol(Protocol))
         probing.addCallbacks(self._accepted, self._refused)
         probing.addErrback(lambda failure: self.log.failure("probe of a pod", failure))
 
-    def _accepted(self, probe: NetProtocol) -> None:
+    def _accepted(self, probe: Protocol) -> None:
         if probe.transport is not None:
             probe.transport.loseConnection()
         if self._alive:

@@ -83,7 +83,7 @@ class SandboxService(Service):
     :param scratch: directory for the pods, removed at the end, or None.
     """
 
-    name = "sandbox"  # type: ignore[assignment]  # Twisted declares None and takes a name
+    name = "sandbox"
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class SandboxService(Service):
         """
         settings = self._settings
         self.startService()
-        site = ApiSite(self.cluster.root, reactor=self._reactor, timeout=IDLE_CONNECTION_S)
+        site = ApiSite(self.cluster.root, reactor=self._reactor, timeout=IDLE_CONNECTION_S)  # type: ignore[no-untyped-call]
         endpoint = SSL4ServerEndpoint(
             self._reactor, settings.port, self._identity.context_factory(), interface=settings.host
         )
@@ -133,7 +133,7 @@ class SandboxService(Service):
 
     def startService(self) -> None:
         """Let the cluster work."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self.cluster.start()
 
     def stopService(self) -> Deferred[None]:
@@ -142,7 +142,7 @@ class SandboxService(Service):
 
         :returns: fires with None when nothing listens and no pod's process is left.
         """
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

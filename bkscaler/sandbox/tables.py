@@ -86,22 +86,29 @@ def _set_cells(value: Object, now: datetime) -> list[Any]:
 def pod_status_text(value: Object) -> str:
     """Give the STATUS column of a pod: the reason that says most."""
     text: str = dig(value, "status", "phase") or "Unknown"
+    ended = text in ("Succeeded", "Failed")
     for container in dig(value, "status", "containerStatuses") or []:
         for state in ("waiting", "terminated"):
             reason = dig(container, "state", state, "reason")
             text = reason or text
-    return "Terminating" if value["metadata"].get("deletionTimestamp") else text
+    return "Terminating" if value["metadata"].get("deletionTimestamp") and not ended else text
+
+
+def _restarts_text(statuses: list[Object], now: datetime) -> str:
+    restarts = sum(status.get("restartCount", 0) for status in statuses)
+    last = [dig(status, "lastState", "terminated", "finishedAt") for status in statuses]
+    ages = [_since({"t": text}, now, "t") for text in last if text]
+    return f"{restarts} ({ages[0]} ago)" if restarts and ages else str(restarts)
 
 
 def _pod_cells(value: Object, now: datetime) -> list[Any]:
     statuses = dig(value, "status", "containerStatuses") or []
     ready = sum(1 for status in statuses if status.get("ready"))
-    restarts = sum(status.get("restartCount", 0) for status in statuses)
     return [
         value["metadata"]["name"],
         f"{ready}/{len(value['spec']['containers'])}",
         pod_status_text(value),
-        str(restarts),
+        _restarts_text(statuses, now),
         _age(value, now),
         dig(value, "status", "podIP") or "<none>",
         dig(value, "spec", "nodeName") or "<none>",

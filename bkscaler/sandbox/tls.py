@@ -15,8 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL.crypto import X509, PKey
-from twisted.internet.ssl import CertificateOptions
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 
 LIFETIME = timedelta(days=365)
 """How long the certificates are good."""
@@ -31,20 +30,16 @@ class ServerIdentity:
     What a server shows and what its clients need.
 
     :param ca_pem: certificate of the authority, for clients.
-    :param certificate: the server's certificate.
-    :param key: the server's private key.
+    :param server_pem: the server's certificate and its private key; never written to a file.
     """
 
     ca_pem: bytes
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    server_pem: bytes
 
     def context_factory(self) -> CertificateOptions:
         """Make what a TLS listener needs."""
-        return CertificateOptions(
-            privateKey=PKey.from_cryptography_key(self.key),
-            certificate=X509.from_cryptography(self.certificate),
-        )
+        options: CertificateOptions = PrivateCertificate.loadPEM(self.server_pem).options()
+        return options
 
 
 def _name(text: str) -> x509.Name:
@@ -91,5 +86,6 @@ def make_identity(hosts: Sequence[str], now: datetime) -> ServerIdentity:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    ca_pem = ca.public_bytes(serialization.Encoding.PEM)
-    return ServerIdentity(ca_pem=ca_pem, certificate=certificate, key=key)
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    return ServerIdentity(ca_pem=ca.public_bytes(pem), server_pem=certificate.public_bytes(pem) + key_pem)
