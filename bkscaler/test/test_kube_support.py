@@ -147,12 +147,12 @@ class Api:
     def refuse(self) -> None:
         """Refuse the oldest connection attempt."""
         factory = self.clock.tcpClients.pop(0)[2]
-        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+        factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))  # type: ignore[arg-type]  # no connector is needed to fail
 
     def pending_calls(self) -> list[Any]:
         """Say what is left on the clock after closed connections have gone."""
         self.clock.advance(0)
-        return self.clock.getDelayedCalls()
+        return list(self.clock.getDelayedCalls())
 
     def start(self, coroutine: Any) -> Outcome:
         """Start a coroutine."""

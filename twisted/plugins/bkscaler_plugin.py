@@ -3,5 +3,8 @@
 from twisted.application.service import ServiceMaker
 
 bkscaler = ServiceMaker(
-    "bkscaler", "bkscaler.plugin", "Wake a buildkitd StatefulSet on demand, let it sleep when idle.", "bkscaler"
+    "bkscaler",
+    "bkscaler.plugin",
+    "Wake a buildkitd StatefulSet on demand, let it sleep when idle.",
+    "bkscaler",
 )
