@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
@@ -47,6 +47,13 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 def path_to(*parts: str) -> str:
     """Join the parts of an API path, each quoted."""
     return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+class _QuietPool(HTTPConnectionPool):
+    """Connections that are not announced in the log, two lines for each."""
+
+    class _factory(_HTTP11ClientFactory):  # noqa: N801  # the name that the pool looks for
+        noisy = False
 
 
 class ApiClient:
@@ -88,7 +95,7 @@ class ApiClient:
         :param reactor: for connections and time.
         :param on_response: see the class.
         """
-        pool = HTTPConnectionPool(reactor, persistent=True)
+        pool = _QuietPool(reactor, persistent=True)
         pool.cachedConnectionTimeout = IDLE_CONNECTION_S
         identity = ServerIdentity(ca_pem=access.ca_pem, server_name=access.tls_server_name)
         agent = Agent(reactor, contextFactory=identity, connectTimeout=CONNECT_TIMEOUT_S, pool=pool)

@@ -86,6 +86,11 @@ class Hold:
         """End the demand. May be called any number of times, from any callback."""
         self._scaler.demand.discard(self.name)
 
+    @property
+    def waiting_for(self) -> str:
+        """Why there is no replica yet, one line; ``""`` when nothing is known to say."""
+        return self._scaler.waiting_for
+
 
 class Scaler(Service):
     """
@@ -147,6 +152,13 @@ class Scaler(Service):
         """Take in what is now known of the cluster. Called by whatever observes it, on each change."""
         self._observation = observation
         self._send(Event.OBSERVED)
+
+    @property
+    def waiting_for(self) -> str:
+        """Why there is no replica yet, one line; ``""`` when nothing is known to say."""
+        if self._observation is None:
+            return "the StatefulSet has not been seen yet"
+        return self._observation.waiting_for
 
     def drain(self) -> None:
         """From now on never put the builder to sleep: the process is ending, its successor will decide."""

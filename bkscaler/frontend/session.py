@@ -1,0 +1,245 @@
+"""
+The life of one client's connection, from accept to exactly one outcome.
+
+::
+
+    accepted --> sniffed --> held --> connecting --> joined --> ended
+                    |          |  ^       |             |
+                    |          |  +-------+ dial failed |
+                    +----------+----------+-------------+--> ended
+
+It is one coroutine, :meth:`Session._serve`, in the order of the words above. Whatever ends it early (the
+client leaves, its deadline passes, we shut down) names the outcome first and then cancels the coroutine,
+whose ``finally`` gives the demand back. Imported by ``frontend.listener``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from bkscaler.backoff import Backoff
+from bkscaler.durations import format_duration
+from bkscaler.errors import WakeImpossible
+from bkscaler.frontend.dial import Dialer, DialFailed
+from bkscaler.frontend.held import HeldClient
+from bkscaler.model import Replica
+from bkscaler.observability.outcomes import Outcome
+from bkscaler.relay.hangups import Hangups
+from bkscaler.relay.leg import Leg
+from bkscaler.relay.pair import End, Relay
+from bkscaler.timers import Timers
+
+REDIAL = Backoff(first_s=0.05, limit_s=1.0)
+"""Delays after failed dials: short, as a pod that is ready refuses for a moment at most."""
+
+_BY_END = {
+    End.COMPLETED: Outcome.COMPLETED,
+    End.CLIENT_LOST: Outcome.CLIENT_LOST,
+    End.BUILDER_LOST: Outcome.BUILDER_LOST,
+    End.CUT: Outcome.SHUTTING_DOWN,
+}
+
+
+class Hold(Protocol):
+    """One client's demand for a builder."""
+
+    def when_ready(self) -> Deferred[Replica]:
+        """
+        Wait for a replica that may be dialled now; may be called again after a failed dial.
+
+        :returns: fires with a replica; fails with :class:`~bkscaler.errors.WakeImpossible`. Cancelling ends
+            this wait alone.
+        """
+
+    def release(self) -> None:
+        """End the demand. May be called any number of times."""
+
+    @property
+    def waiting_for(self) -> str:
+        """Why there is no replica yet, one line; ``""`` when nothing is known to say."""
+
+
+class Capacity(Protocol):
+    """Where builders come from."""
+
+    def hold(self, name: str) -> Hold:
+        """Need a builder from now on, under a unique name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """
+    What all sessions share. Lives as long as the process.
+
+    :param clock: for time limits and durations.
+    :param random: gives numbers in [0, 1), for jitter.
+    :param capacity: where builders come from.
+    :param dialer: reaches them.
+    :param join: makes a relay of a client's and a builder's leg.
+    :param hangups: listens while transports are paused.
+    :param probe_grace_s: see ``--probe-grace``.
+    :param ready_wait_timeout_s: see ``--ready-wait-timeout``.
+    """
+
+    clock: IReactorTime
+    random: Callable[[], float]
+    capacity: Capacity
+    dialer: Dialer
+    join: Callable[[Leg, Leg], Relay]
+    hangups: Hangups
+    probe_grace_s: float
+    ready_wait_timeout_s: float
+
+
+class Session:
+    """
+    One client's connection.
+
+    :param name: unique, also across proxies; names the demand.
+    :param peer: the client's address, for the log.
+    :param shared: what all sessions share.
+    :param on_end: called once, when the outcome is known and the client's connection is gone.
+    :ivar outcome: how it ended; None until then.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, *, name: str, peer: str, shared: Surroundings, on_end: Callable[[Session], None]
+    ) -> None:
+        self.outcome: Outcome | None = None
+        self.held = HeldClient(hangups=shared.hangups, listener=self)
+        self._name = name
+        self._peer = peer
+        self._shared = shared
+        self._on_end = on_end
+        self._timers = Timers(shared.clock)
+        self._spoke: Deferred[None] | None = None
+        self._work: Deferred[Outcome] | None = None
+        self._hold: Hold | None = None
+        self._relay: Relay | None = None
+        self._why = ""
+        self._began_s = self._joined_s = shared.clock.seconds()
+
+    def __repr__(self) -> str:
+        return f"<Session {self._name} of {self._peer}: {self._relay or self.held}>"
+
+    def cut(self) -> None:
+        """End now: a joined pair is reset, a held client is let go."""
+        if self._relay is not None:
+            self._relay.cut()
+        else:
+            self._give_up(Outcome.SHUTTING_DOWN)
+
+    def client_connected(self) -> None:
+        """Begin, with the client connected."""
+        deadline_s = self._began_s + self._shared.ready_wait_timeout_s
+        self._timers.keep("deadline", deadline_s, self._expired)
+        self._work = Deferred.fromCoroutine(self._serve())
+        self._work.addBoth(self._finished)
+
+    def client_spoke(self) -> None:
+        """End the grace: these bytes are meant for a builder."""
+        if self._spoke is not None:
+            self._spoke.callback(None)
+
+    def client_left(self) -> None:
+        """Give up what the client no longer wants."""
+        self._give_up(Outcome.LEFT_WHILE_HELD if self._spoke is None else Outcome.PROBE)
+
+    def client_closed(self) -> None:
+        """End: nothing is left of the client's connection."""
+        self._on_end(self)
+
+    async def _serve(self) -> Outcome:
+        """Go through the life of the connection."""
+        await self._first_sign()
+        self._hold = hold = self._shared.capacity.hold(self._name)
+        try:
+            builder = await self._reach(hold)
+            self._timers.cancel_all()
+            return await self._joined(builder)
+        except WakeImpossible as error:
+            self._why = error.reason
+            return Outcome.CANNOT_WAKE
+        finally:
+            hold.release()
+
+    async def _first_sign(self) -> None:
+        """Wait for the first bytes, or until the client has been silent for longer than probes are."""
+        self._spoke = Deferred()
+        self._timers.keep("grace", self._began_s + self._shared.probe_grace_s, self.client_spoke)
+        await self._spoke
+        self._spoke = None
+        self._timers.cancel("grace")
+
+    async def _reach(self, hold: Hold) -> Leg:
+        """Connect to a builder that is ready, however many dials it takes."""
+        failures = 0
+        while True:
+            ready = hold.when_ready()
+            if not ready.called:
+                self._why = ""
+            replica = await ready
+            self.held.pause()
+            try:
+                return await self._shared.dialer.dial(replica)
+            except DialFailed as error:
+                failures += 1
+                self._why = str(error)
+                self.log.debug("dial failed: {error}", error=str(error))
+            await deferLater(self._shared.clock, REDIAL.delay_s(failures, self._shared.random))
+
+    async def _joined(self, builder: Leg) -> Outcome:
+        """Relay until both connections are gone."""
+        self._joined_s = self._shared.clock.seconds()
+        self._relay = relay = self._shared.join(self.held.leg, builder)
+        relay.start(self.held.hand_over())
+        return _BY_END[await relay.ended]
+
+    def _expired(self) -> None:
+        """Give up at the deadline; a dial that failed tells a builder that is there from one that is not."""
+        refused = bool(self._why)
+        if self._hold is not None and not refused:
+            self._why = self._hold.waiting_for
+        self._give_up(Outcome.BUILDER_REFUSED if refused else Outcome.NOT_READY_IN_TIME)
+
+    def _give_up(self, outcome: Outcome) -> None:
+        """Name the outcome, then cancel what is being done for the client."""
+        if self.outcome is None and self._work is not None:
+            self.outcome = outcome
+            self._work.cancel()
+
+    def _finished(self, result: Outcome | Failure) -> None:
+        """Close, tell how it ended."""
+        self._timers.cancel_all()
+        if self.outcome is None:
+            self.outcome = Outcome.INTERNAL_ERROR if isinstance(result, Failure) else result
+            if isinstance(result, Failure):
+                self.log.failure("a session failed", result)
+        self._tell()
+        self.held.close()
+
+    def _tell(self) -> None:
+        """Write the one line of this connection."""
+        now_s = self._shared.clock.seconds()
+        joined = self._relay is not None
+        assert self.outcome is not None
+        self.log.info(
+            "{peer} {outcome}{why} after waiting {waited}, joined for {lasted}, {up} bytes up, {down} down",
+            peer=self._peer,
+            outcome=self.outcome.value,
+            why=f" ({self._why})" if self._why and not joined else "",
+            waited=format_duration((self._joined_s if joined else now_s) - self._began_s),
+            lasted=format_duration(now_s - self._joined_s if joined else 0.0),
+            up=self._relay.bytes_up if self._relay is not None else 0,
+            down=self._relay.bytes_down if self._relay is not None else 0,
+        )

@@ -1,0 +1,240 @@
+"""
+The composition root: from the command line to a service that twistd runs. The only module that builds.
+
+::
+
+    Drain ----> listener, ProxyFactory --> Session --> Scaler --> ClusterView --> ApiClient
+                                              |                      |
+                                              +--> Dialer, relay     +--> observations back to the Scaler
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from random import SystemRandom
+from typing import Any
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    serverFromString,
+)
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.logger import Logger
+
+from bkscaler import __version__, config
+from bkscaler.config import Settings
+from bkscaler.errors import ConfigurationError
+from bkscaler.frontend.dial import DIAL_TIMEOUT_S, Dialer
+from bkscaler.frontend.listener import ProxyFactory
+from bkscaler.frontend.session import Surroundings
+from bkscaler.kube.auth import ClusterAccess
+from bkscaler.kube.client import ApiClient
+from bkscaler.kube.cluster import ClusterView
+from bkscaler.kube.kubeconfig import find_access
+from bkscaler.model import Replica
+from bkscaler.observability.site import AdminSite
+from bkscaler.relay.hangups import make_hangups
+from bkscaler.relay.leg import Leg
+from bkscaler.relay.pair import CopyRelay, Relay
+from bkscaler.relay.stalls import Stalls
+from bkscaler.scaling.policy import Limits
+from bkscaler.scaling.service import Scaler
+from bkscaler.shutdown import Drain
+
+
+class Options(config.Options):
+    """
+    The command line of ``twistd bkscaler``, and the cluster it leads to.
+
+    :param environ: environment variables; None takes those of the process.
+    :ivar access: how to reach the cluster.
+    """
+
+    access: ClusterAccess
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        super().__init__(os.environ if environ is None else environ)
+
+    def further_problems(self, settings_are_good: bool) -> list[str]:
+        """Find the cluster; say what keeps us from it."""
+        if not settings_are_good:
+            return []
+        try:
+            self.access = find_access(kubeconfig=self.settings.kubeconfig, environ=self.environ)
+        except ConfigurationError as error:
+            return list(error.problems)
+        return []
+
+
+class Listener(StreamServerEndpointService):
+    """
+    A listening port. One that cannot be had ends the process with one line and status 1.
+
+    :param reactor: listens.
+    :param flag: the setting, for the message.
+    :param description: Twisted endpoint description, checked.
+    :param factory: makes the protocols.
+    """
+
+    log = Logger()
+    _raiseSynchronously = True  # as twisted.application.strports does
+
+    def __init__(self, reactor: Any, flag: str, description: str, factory: IProtocolFactory) -> None:
+        super().__init__(serverFromString(reactor, description), factory)  # type: ignore[no-untyped-call]
+        self.name = flag
+        self._description = description
+
+    def privilegedStartService(self) -> None:
+        """Listen."""
+        try:
+            super().privilegedStartService()  # type: ignore[no-untyped-call]
+        except (CannotListenError, OSError) as error:
+            why = getattr(error, "socketError", error)
+            words = getattr(why, "strerror", None) or str(why)
+            sys.stderr.write(f"bkscaler: --{self.name}: cannot listen on {self._description!r}: {words}\n")
+            raise SystemExit(1) from error
+        assert self._waitingForPort is not None
+        self._waitingForPort.addCallback(self._say)
+
+    def _say(self, port: Any) -> Any:
+        self.log.info("--{flag}: listening on {host}", flag=self.name, host=port.getHost())
+        return port
+
+
+class Watching(Service):
+    """Keeps the cluster in view while it runs, and closes the connections to the API at the end."""
+
+    def __init__(self, view: ClusterView, client: ApiClient) -> None:
+        self._view = view
+        self._client = client
+
+    def startService(self) -> None:
+        """Begin to watch."""
+        super().startService()  # type: ignore[no-untyped-call]  # Service has no annotations
+        self._view.start()
+
+    def stopService(self) -> Deferred[None]:
+        """End; fires when nothing is open."""
+        super().stopService()  # type: ignore[no-untyped-call]  # nor here
+        return self._view.stop().addCallback(lambda _: self._client.close())
+
+
+def makeService(options: Options, reactor: Any = None) -> MultiService:  # named by Twisted
+    """
+    Build everything. Nothing listens and nothing is asked before the service is started.
+
+    :param options: parsed.
+    :param reactor: None takes the global one.
+    """
+    if reactor is None:
+        from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
+    settings, random = options.settings, SystemRandom().random
+    client = ApiClient.over_network(access=options.access, reactor=reactor)
+    view = ClusterView(
+        client=client,
+        namespace=settings.sts_namespace,
+        name=settings.sts_name,
+        clock=reactor,
+        random=random,
+    )
+    limits = Limits(idle_timeout_s=settings.idle_timeout_s)
+    scaler = Scaler(clock=reactor, cluster=view, limits=limits, random=random)
+    view.on_change = scaler.observed
+    factory = _proxy(settings, reactor, scaler)
+    listener = Listener(reactor, "listen-addr", settings.listen_addr, factory)
+
+    def stop_accepting() -> Deferred[None]:
+        scaler.drain()
+        stopped: Deferred[None] = listener.stopService()  # type: ignore[no-untyped-call]  # nor here
+        return stopped
+
+    drain = Drain(
+        reactor=reactor,
+        connections=factory,
+        stop_accepting=stop_accepting,
+        limit_s=settings.drain_timeout_s,
+    )
+    parts = [Watching(view, client), scaler, listener, drain]
+    if settings.admin_addr is not None:
+        site = AdminSite(lambda: _missing(drain, listener, view))
+        parts.insert(0, Listener(reactor, "admin-addr", settings.admin_addr, site))
+    return _together(parts, options)
+
+
+def _together(parts: list[Any], options: Options) -> MultiService:
+    """Put the parts under one parent, in the order they are started."""
+    parent = MultiService()
+    for part in parts:
+        part.setServiceParent(parent)
+    settings = options.settings
+    Logger("bkscaler.plugin").info(
+        "bkscaler {version} for StatefulSet {namespace}/{name} at {server} ({source})",
+        version=__version__,
+        namespace=settings.sts_namespace,
+        name=settings.sts_name,
+        server=options.access.server,
+        source=options.access.source,
+    )
+    return parent
+
+
+def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
+    """Build what serves clients."""
+    hangups, stalls = make_hangups(reactor), Stalls(reactor)
+    random = SystemRandom()
+
+    def endpoint_for(replica: Replica) -> IStreamClientEndpoint:
+        return builder_endpoint(settings, reactor, replica)
+
+    def join(client: Leg, builder: Leg) -> Relay:
+        return CopyRelay(client, builder, hangups=hangups, stalls=stalls)
+
+    shared = Surroundings(
+        clock=reactor,
+        random=random.random,
+        capacity=scaler,
+        dialer=Dialer(endpoint_for),
+        join=join,
+        hangups=hangups,
+        probe_grace_s=settings.probe_grace_s,
+        ready_wait_timeout_s=settings.ready_wait_timeout_s,
+    )
+    prefix = f"{socket.gethostname()}-{random.getrandbits(32):08x}"
+    return ProxyFactory(shared=shared, max_connections=settings.max_connections, prefix=prefix)
+
+
+def builder_endpoint(settings: Settings, reactor: Any, replica: Replica) -> IStreamClientEndpoint:
+    """
+    Say where a replica is dialled.
+
+    :param settings: ``target_address`` chooses between the pod's IP and its name in the headless Service.
+    :param reactor: connects.
+    :param replica: which pod.
+    """
+    port = settings.target_port
+    if settings.target_address == "dns":
+        service = f"{settings.headless_service_name}.{settings.sts_namespace}.svc.{settings.cluster_domain}"
+        return HostnameEndpoint(reactor, f"{replica.name}.{service}", port, DIAL_TIMEOUT_S)
+    kind = TCP6ClientEndpoint if ":" in replica.ip else TCP4ClientEndpoint
+    return kind(reactor, replica.ip, port, DIAL_TIMEOUT_S)
+
+
+def _missing(drain: Drain, listener: Listener, view: ClusterView) -> list[str]:
+    """Say what keeps us from being ready."""
+    missing = []
+    if drain.draining:
+        missing.append("draining: bkscaler is shutting down")
+    elif not listener.running:
+        missing.append("not listening yet")
+    if view.observation is None:
+        missing.append(f"the StatefulSet has not been seen yet: {view.trouble or 'asking the API server'}")
+    return missing
