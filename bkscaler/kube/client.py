@@ -95,7 +95,7 @@ class ApiClient:
         :param reactor: for connections and time.
         :param on_response: see the class.
         """
-        pool = _QuietPool(reactor, persistent=True)
+        pool = _QuietPool(reactor, persistent=True)  # type: ignore[no-untyped-call]  # as its base
         pool.cachedConnectionTimeout = IDLE_CONNECTION_S
         identity = ServerIdentity(ca_pem=access.ca_pem, server_name=access.tls_server_name)
         agent = Agent(reactor, contextFactory=identity, connectTimeout=CONNECT_TIMEOUT_S, pool=pool)

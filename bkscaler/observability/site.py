@@ -45,10 +45,10 @@ class AdminSite(Site):
     noisy = False
 
     def __init__(self, missing: Missing) -> None:
-        root = Resource()  # type: ignore[no-untyped-call]  # nor here
+        root = Resource()
         root.putChild(b"healthz", _Text(lambda: (200, "ok")))
         root.putChild(b"readyz", _Text(lambda: _readiness(missing())))
-        super().__init__(root)
+        super().__init__(root)  # type: ignore[no-untyped-call]  # nor here
         self.displayTracebacks = False
 
     def log(self, request: Any) -> None:
