@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from bkscaler.errors import BkscalerError
 from bkscaler.model import Replica
-from bkscaler.relay.leg import Leg
+from bkscaler.relay.leg import Leg, Parked
 
 DIAL_TIMEOUT_S = 5.0
 """How long one try may take. A pod in the same cluster answers within milliseconds, or is not there."""
@@ -27,23 +27,6 @@ class DialFailed(BkscalerError):
     """No connection to a replica came about. Wait a little, ask which replica is ready, and dial again."""
 
 
-class _Undecided:
-    """The owner of a builder's leg until it is joined: it only pauses it."""
-
-    def connected(self, leg: Leg) -> None:
-        """Keep the builder's bytes in the kernel until somebody wants them."""
-        leg.transport.pauseProducing()
-
-    def received(self, leg: Leg, data: bytes) -> None:
-        """Never called: the leg is paused."""
-
-    def finished(self, leg: Leg) -> None:
-        """Never called: the leg is paused."""
-
-    def lost(self, leg: Leg, orderly: bool) -> None:
-        """Leave it to who joins, who looks at ``is_lost``."""
-
-
 class BuilderFactory(ClientFactory):
     """Makes the leg of one dial."""
 
@@ -51,7 +34,7 @@ class BuilderFactory(ClientFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Leg:
         """Make a leg."""
-        return Leg(_Undecided())
+        return Leg(Parked())
 
 
 class Dialer:

@@ -79,3 +79,20 @@ class Leg(protocol.Protocol):
         """Pass on that the connection is gone."""
         self.is_lost = True
         self.owner.lost(self, orderly=reason.check(ConnectionDone) is not None)
+
+
+class Parked:
+    """The owner of a leg that nobody wants yet: it pauses it, so that the peer's bytes stay in the kernel."""
+
+    def connected(self, leg: Leg) -> None:
+        """Pause."""
+        leg.transport.pauseProducing()
+
+    def received(self, leg: Leg, data: bytes) -> None:
+        """Never called: the leg is paused."""
+
+    def finished(self, leg: Leg) -> None:
+        """Never called: the leg is paused."""
+
+    def lost(self, leg: Leg, orderly: bool) -> None:
+        """Leave it to the next owner, who looks at ``is_lost``."""

@@ -1,0 +1,154 @@
+"""What the tests of the frontend share: a proxy in memory, its cluster and its clients played by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from bkscaler.frontend.dial import Dialer
+from bkscaler.frontend.listener import ProxyFactory
+from bkscaler.frontend.session import Surroundings
+from bkscaler.model import Replica
+from bkscaler.observability.outcomes import Outcome
+from bkscaler.relay.pair import CopyRelay
+from bkscaler.relay.stalls import Stalls
+from bkscaler.test.flow import FlowHangups, FlowTransport, Peer, connected, settle
+
+REPLICA = Replica(ordinal=0, name="buildkitd-0", uid="uid-0", ip="127.0.0.2")
+
+
+class HeldCapacity:
+    """Capacity played by hand. ``holds`` are the names that need a builder now."""
+
+    def __init__(self) -> None:
+        self.holds: list[str] = []
+        self.all_names: list[str] = []
+        self.replica: Replica | None = None
+        self.waiting_for = "pod buildkitd-0: pulling image"
+        self.waiters: list[Deferred[Replica]] = []
+
+    def hold(self, name: str) -> Any:
+        """Need a builder."""
+        self.holds.append(name)
+        self.all_names.append(name)
+        return _Hold(self, name)
+
+    def wait(self) -> Deferred[Replica]:
+        """Wait for a replica."""
+        if self.replica is not None:
+            return succeed(self.replica)
+        waiter: Deferred[Replica] = Deferred(self.waiters.remove)
+        self.waiters.append(waiter)
+        return waiter
+
+    def ready(self, replica: Replica = REPLICA) -> None:
+        """Have a replica, and give it to who waits."""
+        self.replica = replica
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.callback(replica)
+
+    def impossible(self, error: Exception) -> None:
+        """Fail who waits."""
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            waiter.errback(error)
+
+
+class _Hold:
+    def __init__(self, capacity: HeldCapacity, name: str) -> None:
+        self.capacity = capacity
+        self.name = name
+        self.waiting_for = capacity.waiting_for
+
+    def when_ready(self) -> Deferred[Replica]:
+        return self.capacity.wait()
+
+    def release(self) -> None:
+        if self.name in self.capacity.holds:
+            self.capacity.holds.remove(self.name)
+
+
+@implementer(IStreamClientEndpoint)
+class PlayedEndpoint:
+    """Connects to a :class:`Peer`, or refuses, or leaves a dial open, as the test says."""
+
+    def __init__(self, controls: Controls, replica: Replica) -> None:
+        self.controls = controls
+        self.replica = replica
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """Dial."""
+        self.controls.dials.append(self.replica)
+        if self.controls.refuse:
+            return fail(ConnectionRefusedError())
+        if self.controls.leave_open:
+            self.controls.open_dial = Deferred()
+            return self.controls.open_dial
+        builder = Peer()
+        leg = protocolFactory.buildProtocol(IPv4Address("TCP", self.replica.ip, 8273))
+        connected(self.controls.clock, leg, builder)
+        self.controls.builders.append(builder)
+        return succeed(leg)
+
+
+class Controls:
+    """The test's side of a proxy in memory."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = Clock()
+        self.capacity = HeldCapacity()
+        self.refuse = self.leave_open = False
+        self.open_dial: Deferred[Any] | None = None
+        self.dials: list[Replica] = []
+        self.builders: list[Peer] = []
+        self.outcomes: list[Outcome] = []
+        hangups, stalls = FlowHangups(), Stalls(self.clock)
+        limit = settings.pop("max_connections", 100)
+        values = {"probe_grace_s": 0.25, "ready_wait_timeout_s": 300.0, **settings}
+        shared = Surroundings(
+            clock=self.clock,
+            random=lambda: 0.0,
+            capacity=self.capacity,
+            dialer=Dialer(lambda replica: PlayedEndpoint(self, replica)),
+            join=lambda client, builder: CopyRelay(client, builder, hangups=hangups, stalls=stalls),
+            hangups=hangups,
+            **values,
+        )
+        self.factory = ProxyFactory(
+            shared=shared, max_connections=limit, prefix="proxy", on_outcome=self.outcomes.append
+        )
+
+    def client(self) -> Peer | None:
+        """Connect a client; None when it is turned away."""
+        leg = self.factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 40000))
+        if leg is None:
+            return None
+        peer = Peer()
+        connected(self.clock, leg, peer)
+        return peer
+
+    def transport_of(self, client: Peer) -> FlowTransport:
+        """Give our end of a client's connection."""
+        return client.transport.peer
+
+    def settle(self) -> None:
+        """Let happen what is due now."""
+        settle(self.clock)
+
+    def after(self, seconds: float) -> None:
+        """Let time pass, and everything that is due in it happen."""
+        self.clock.advance(seconds)
+        settle(self.clock)
+
+
+def make_proxy(**settings: Any) -> tuple[ProxyFactory, Controls]:
+    """Make a proxy in memory, and the test's side of it."""
+    controls = Controls(**settings)
+    return controls.factory, controls
