@@ -20,8 +20,8 @@ from bkscaler.relay.hangups import Deaf, EpollHangups, Hangup, make_hangups
 from bkscaler.relay.stalls import CAN_SPARE, Stalls
 
 
-@implementer(ITCPTransport)  # type: ignore[misc]  # what is not used here is left out
-class BareTransport:
+@implementer(ITCPTransport)
+class BareTransport:  # type: ignore[misc]  # what is not used here is left out
     """A transport of which only the socket matters."""
 
     def __init__(self, handle: socket.socket) -> None:
@@ -220,7 +220,7 @@ class HangupsTests(SocketCase):
         """A watch that is ended by what another one heard in the same turn hears nothing."""
         ours, peer = socket_pair()
         self.addCleanup(ours.close)
-        watches: list[Any] = []
+        watches = []
 
         def heard(hangup):
             self.heard.append(hangup)
@@ -250,7 +250,7 @@ class ReactorTests(TestCase):
         self.addCleanup(ours.close)
         hangups = EpollHangups(reactor)
         self.addCleanup(hangups.close)
-        heard: Deferred[Hangup] = Deferred()
+        heard = Deferred()
         hangups.watch(BareTransport(ours), heard.callback)
         peer.close()
         return heard.addCallback(self.assertIs, Hangup.FINISHED)
