@@ -206,6 +206,7 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
         join=join,
         hangups=hangups,
         probe_grace_s=settings.probe_grace_s,
+        hold_after_s=settings.hold_after_s,
         ready_wait_timeout_s=settings.ready_wait_timeout_s,
     )
     prefix = f"{socket.gethostname()}-{random.getrandbits(32):08x}"

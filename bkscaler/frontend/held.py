@@ -1,21 +1,26 @@
 """
-A client that waits: what it has sent is kept, and that it leaves is noticed at once.
+A client that waits: what it has sent is kept, it is told what it must be told, and that it leaves is noticed.
 
-Reading goes on until the bound is reached, because reading is how a hang-up is heard of. From then on, and
-from the first dial on, the transport is paused: the kernel's window is the back-pressure, and
-:mod:`bkscaler.relay.hangups` does the listening. Imported by ``frontend.session``.
+Reading goes on while there is room, because reading is how a hang-up is heard of. A plain TCP client is
+paused when the bound is reached, and from the first dial on; :mod:`bkscaler.relay.hangups` does the
+listening then. An HTTP/2 client is bounded by its own protocol, and has PINGs to be answered, so it is paused
+only to be handed over; :mod:`bkscaler.frontend.conversation` knows what it may be told. Imported by
+``frontend.session``.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from bkscaler.frontend.sniff import Kind, classify
+from bkscaler.frontend import refusal
+from bkscaler.frontend.conversation import HeldConversation
+from bkscaler.frontend.http2 import Violation
+from bkscaler.frontend.sniff import PREFACE, Kind, classify
 from bkscaler.relay.hangups import Hangup, Hangups, Watch
-from bkscaler.relay.leg import Leg
+from bkscaler.relay.leg import Leg, LegOwner
 
 HELD_LIMIT_BYTES = 64 * 1024
-"""Where reading stops; one more read of at most 64 KiB may have been under way."""
+"""Where reading from a plain client stops; one more read of at most 64 KiB may have been under way."""
 SNIFFED_BYTES = 8 * 1024
 """How much of the beginning is looked at to tell who it is."""
 
@@ -27,18 +32,24 @@ class HeldListener(Protocol):
         """Hear that the connection is there; the first call."""
 
     def client_spoke(self) -> None:
-        """Hear that there are bytes; called once."""
+        """Hear that there are bytes of somebody who is not yet known to speak HTTP/2, or now is."""
 
     def client_left(self) -> None:
         """Hear that the client has gone, or no longer wants an answer; called at most once."""
 
+    def client_cancelled(self) -> None:
+        """Hear that a gRPC client has reset all its calls; its connection may stay."""
+
+    def client_misbehaved(self, why: str) -> None:
+        """Hear that a client has sent what its protocol does not let it send; called at most once."""
+
     def client_closed(self) -> None:
-        """Hear that the connection we let go of is gone; called at most once, after :meth:`client_left`."""
+        """Hear that the connection of a client that was dismissed is gone; the last call."""
 
 
 class HeldClient:
     """
-    The owner of a client's leg from its first moment until it is joined or let go.
+    The owner of a client's leg from its first moment until it is joined, or dismissed and gone.
 
     :param hangups: listens while the transport is paused.
     :param listener: who is told.
@@ -51,42 +62,86 @@ class HeldClient:
         self._hangups = hangups
         self._listener = listener
         self._bytes = bytearray()
+        self._conversation: HeldConversation | None = None
+        self._engage_at_once = False
         self._watch: Watch | None = None
-        self._left = self._closing = False
+        self._left = self._dismissed = False
 
     def __repr__(self) -> str:
-        return f"<HeldClient {self.kind.value}, {len(self._bytes)} bytes>"
+        return f"<HeldClient {self.kind.value}: {self._conversation or f'{len(self._bytes)} bytes'}>"
 
     @property
     def kind(self) -> Kind:
         """Who it is, judged by what it has sent so far."""
-        return classify(bytes(self._bytes[:SNIFFED_BYTES]))
+        return Kind.HTTP2 if self._conversation else classify(bytes(self._bytes[:SNIFFED_BYTES]))
 
-    def pause(self) -> None:
-        """Read no more; go on listening for its end. May be called twice."""
-        if self._watch is None and not self.leg.is_lost:
-            self.leg.transport.pauseProducing()
-            self._watch = self._hangups.watch(self.leg.transport, self._hung_up)
+    def engage(self) -> None:
+        """Tell an HTTP/2 client that a server is there, now or as soon as it shows that it is one."""
+        self._engage_at_once = True
+        if self._conversation is not None:
+            self._say(self._conversation.engage())
+
+    def pause_while_dialling(self) -> None:
+        """Leave the bytes of a plain client in the kernel; go on listening for its end."""
+        if self._conversation is None:
+            self._pause()
 
     def hand_over(self) -> bytes:
         """
-        End holding, with the transport paused.
+        End holding, with the transport paused. Then give the leg its next owner, by way of
+        :meth:`next_owner`.
 
-        :returns: everything the client has sent, which goes to the builder first.
+        :returns: everything that goes to the builder first.
         """
-        self.pause()
+        self._pause()
         self._end_watch()
         held, self._bytes = bytes(self._bytes), bytearray()
-        return held
+        return held if self._conversation is None else self._conversation.replay()
 
-    def close(self) -> None:
-        """Let the client go. The listener hears nothing more but ``client_closed``, at once if it is gone."""
-        self._left = self._closing = True
-        self._end_watch()
+    def next_owner(self, relay: LegOwner) -> LegOwner:
+        """
+        Say who shall own the leg after :meth:`hand_over`.
+
+        :param relay: who owns both legs of a joined pair.
+        :returns: the relay, or what drops a late acknowledgement before it reaches it.
+        """
+        if self._conversation is not None and self._conversation.ack_pending:
+            return _LateAck(self._conversation, relay)
+        return relay
+
+    def dismiss(self, words: str = "") -> bool:
+        """
+        Let the client go, and tell it why if it speaks a language for that. The listener hears nothing more
+        but ``client_closed``, at once if the connection is gone.
+
+        :param words: one line for its user; ``""`` closes without a word.
+        :returns: whether the client has been told, so that it is time for it to leave; whoever does not
+            must be dropped (:meth:`drop`) some time.
+        """
+        self._left = self._dismissed = True
         if self.leg.is_lost:
+            self._end_watch()
             self._listener.client_closed()
-        else:
+            return False
+        if not words or self.kind not in (Kind.HTTP2, Kind.HTTP1):
+            self._end_watch()
             self.leg.transport.loseConnection()
+            return False
+        if self._conversation is not None:
+            self._say(self._conversation.refuse(words))
+        else:
+            self._say(refusal.service_unavailable(words))
+            self.leg.transport.loseWriteConnection()
+        if self.leg.has_finished:
+            self.leg.transport.loseConnection()
+        self._resume()
+        return True
+
+    def drop(self) -> None:
+        """Close a connection that was dismissed and is still there."""
+        self._end_watch()
+        if not self.leg.is_lost:
+            self.leg.transport.abortConnection()
 
     def connected(self, leg: Leg) -> None:
         """Take the leg."""
@@ -94,27 +149,76 @@ class HeldClient:
         self._listener.client_connected()
 
     def received(self, leg: Leg, data: bytes) -> None:
-        """Keep bytes, up to the bound."""
-        first = not self._bytes
-        self._bytes += data
-        if len(self._bytes) >= HELD_LIMIT_BYTES:
-            self.pause()
-        if first:
-            self._listener.client_spoke()
+        """Keep bytes, up to the bound; answer what has to be answered."""
+        if self._conversation is not None:
+            self._converse(self._conversation, data)
+        elif not self._dismissed:
+            self._keep(data)
 
     def finished(self, leg: Leg) -> None:
         """Tell a departure from a half-close, which leaves the client waiting for its answer."""
-        if self.kind.leaves_by_finishing:
+        if self._dismissed:
+            leg.transport.loseConnection()
+        elif self.kind.leaves_by_finishing:
             self._leave()
         elif self._watch is None:
             self._watch = self._hangups.watch(leg.transport, self._hung_up)
 
     def lost(self, leg: Leg, orderly: bool) -> None:
         """Take note that the connection is gone."""
-        if self._closing:
+        self._end_watch()
+        if self._dismissed:
             self._listener.client_closed()
         else:
             self._leave()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep bytes of somebody who is no HTTP/2 client, or not yet known to be one."""
+        self._bytes += data
+        if self._bytes.startswith(PREFACE):
+            self._recognize()
+        elif len(self._bytes) >= HELD_LIMIT_BYTES:
+            self._pause()
+        if not self._left:
+            self._listener.client_spoke()
+
+    def _recognize(self) -> None:
+        """Begin the conversation with an HTTP/2 client."""
+        self._conversation = HeldConversation()
+        after, self._bytes = bytes(self._bytes[len(PREFACE) :]), bytearray()
+        if self._engage_at_once:
+            self.engage()
+        self._converse(self._conversation, after)
+
+    def _converse(self, conversation: HeldConversation, data: bytes) -> None:
+        """Answer an HTTP/2 client, and tell when it wants no builder any more."""
+        try:
+            self._say(conversation.receive(data))
+        except Violation as violation:
+            if self._dismissed:
+                self.drop()
+            else:
+                self._listener.client_misbehaved(str(violation))
+            return
+        if conversation.cancelled and not self._left:
+            self._left = True
+            self._listener.client_cancelled()
+
+    def _say(self, words: bytes) -> None:
+        if words:
+            self.leg.transport.write(words)
+
+    def _pause(self) -> None:
+        """Read no more; go on listening for its end."""
+        if self._watch is None and not self.leg.is_lost:
+            self.leg.transport.pauseProducing()
+            self._watch = self._hangups.watch(self.leg.transport, self._hung_up)
+
+    def _resume(self) -> None:
+        """Read again."""
+        self._end_watch()
+        if not self.leg.has_finished:
+            self.leg.transport.resumeProducing()
 
     def _hung_up(self, hangup: Hangup) -> None:
         """Judge an end heard of while paused; after a half-close the relay will read it for itself."""
@@ -131,3 +235,30 @@ class HeldClient:
         if self._watch is not None:
             self._watch.end()
             self._watch = None
+
+
+class _LateAck:
+    """The owner of a joined client's leg until the acknowledgement of our own SETTINGS has been dropped."""
+
+    def __init__(self, conversation: HeldConversation, relay: LegOwner) -> None:
+        self._conversation = conversation
+        self._relay = relay
+
+    def connected(self, leg: Leg) -> None:
+        """Never called: the leg is connected."""
+
+    def received(self, leg: Leg, data: bytes) -> None:
+        """Pass on what is left; the relay takes over when the acknowledgement has come."""
+        passed = self._conversation.pass_on(data)
+        if not self._conversation.ack_pending:
+            leg.owner = self._relay
+        if passed:
+            self._relay.received(leg, passed)
+
+    def finished(self, leg: Leg) -> None:
+        """Pass it on."""
+        self._relay.finished(leg)
+
+    def lost(self, leg: Leg, orderly: bool) -> None:
+        """Pass it on."""
+        self._relay.lost(leg, orderly)

@@ -29,7 +29,9 @@ from bkscaler.backoff import Backoff
 from bkscaler.durations import format_duration
 from bkscaler.errors import WakeImpossible
 from bkscaler.frontend.dial import Dialer, DialFailed
+from bkscaler.frontend.greeting import greeting_of
 from bkscaler.frontend.held import HeldClient
+from bkscaler.frontend.sniff import Kind
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.hangups import Hangups
@@ -37,6 +39,10 @@ from bkscaler.relay.leg import Leg
 from bkscaler.relay.pair import End, Relay
 from bkscaler.timers import Timers
 
+LINGER_S = 60.0
+"""How long a client that was told why may take to leave; grpc-go takes up to 34 s when it is interrupted."""
+PREFACE_LIMIT_S = 1.0
+"""How long a client that has begun an HTTP/2 preface may take to complete it while a builder waits."""
 REDIAL = Backoff(first_s=0.05, limit_s=1.0)
 """Delays after failed dials: short, as a pod that is ready refuses for a moment at most."""
 
@@ -86,6 +92,7 @@ class Surroundings:
     :param join: makes a relay of a client's and a builder's leg.
     :param hangups: listens while transports are paused.
     :param probe_grace_s: see ``--probe-grace``.
+    :param hold_after_s: see ``--hold-after``.
     :param ready_wait_timeout_s: see ``--ready-wait-timeout``.
     """
 
@@ -96,6 +103,7 @@ class Surroundings:
     join: Callable[[Leg, Leg], Relay]
     hangups: Hangups
     probe_grace_s: float
+    hold_after_s: float
     ready_wait_timeout_s: float
 
 
@@ -133,9 +141,11 @@ class Session:
         return f"<Session {self._name} of {self._peer}: {self._relay or self.held}>"
 
     def cut(self) -> None:
-        """End now: a joined pair is reset, a held client is let go."""
+        """End now: a joined pair is reset, a held client is told and let go, one that was told is dropped."""
         if self._relay is not None:
             self._relay.cut()
+        elif self.outcome is not None:
+            self.held.drop()
         else:
             self._give_up(Outcome.SHUTTING_DOWN)
 
@@ -143,66 +153,89 @@ class Session:
         """Begin, with the client connected."""
         deadline_s = self._began_s + self._shared.ready_wait_timeout_s
         self._timers.keep("deadline", deadline_s, self._expired)
+        self._timers.keep("engage", self._began_s + self._shared.hold_after_s, self.held.engage)
         self._work = Deferred.fromCoroutine(self._serve())
         self._work.addBoth(self._finished)
 
     def client_spoke(self) -> None:
-        """End the grace: these bytes are meant for a builder."""
-        if self._spoke is not None:
-            self._spoke.callback(None)
+        """Go on, if bytes are what is being waited for."""
+        spoke, self._spoke = self._spoke, None
+        if spoke is not None:
+            self._timers.cancel("bytes")
+            spoke.callback(None)
 
     def client_left(self) -> None:
         """Give up what the client no longer wants."""
-        self._give_up(Outcome.LEFT_WHILE_HELD if self._spoke is None else Outcome.PROBE)
+        self._give_up(Outcome.PROBE if self._hold is None else Outcome.LEFT_WHILE_HELD)
+
+    def client_cancelled(self) -> None:
+        """Give up what the client no longer wants, and tell so to whatever it still asks."""
+        self._why = "the client has cancelled"
+        self._give_up(Outcome.CANCELLED_WHILE_HELD)
+
+    def client_misbehaved(self, why: str) -> None:
+        """Serve no longer who breaks the protocol."""
+        self._why = why
+        self._give_up(Outcome.PROTOCOL_ERROR)
 
     def client_closed(self) -> None:
         """End: nothing is left of the client's connection."""
+        self._timers.cancel_all()
         self._on_end(self)
 
     async def _serve(self) -> Outcome:
         """Go through the life of the connection."""
-        await self._first_sign()
+        await self._more_bytes(self._shared.probe_grace_s)
         self._hold = hold = self._shared.capacity.hold(self._name)
         try:
-            builder = await self._reach(hold)
+            builder, greeting = await self._reach(hold)
             self._timers.cancel_all()
-            return await self._joined(builder)
+            return await self._joined(builder, greeting)
         except WakeImpossible as error:
             self._why = error.reason
             return Outcome.CANNOT_WAKE
         finally:
             hold.release()
 
-    async def _first_sign(self) -> None:
-        """Wait for the first bytes, or until the client has been silent for longer than probes are."""
+    async def _more_bytes(self, limit_s: float) -> None:
+        """Wait for bytes, but no longer than so many seconds."""
         self._spoke = Deferred()
-        self._timers.keep("grace", self._began_s + self._shared.probe_grace_s, self.client_spoke)
+        self._timers.keep("bytes", self._shared.clock.seconds() + limit_s, self.client_spoke)
         await self._spoke
-        self._spoke = None
-        self._timers.cancel("grace")
 
-    async def _reach(self, hold: Hold) -> Leg:
-        """Connect to a builder that is ready, however many dials it takes."""
+    async def _reach(self, hold: Hold) -> tuple[Leg, bytes]:
+        """Connect to a builder that is ready, however many dials it takes; give its leg and first words."""
         failures = 0
         while True:
             ready = hold.when_ready()
             if not ready.called:
                 self._why = ""
             replica = await ready
-            self.held.pause()
             try:
-                return await self._shared.dialer.dial(replica)
+                return await self._dial(replica)
             except DialFailed as error:
                 failures += 1
                 self._why = str(error)
                 self.log.debug("dial failed: {error}", error=str(error))
             await deferLater(self._shared.clock, REDIAL.delay_s(failures, self._shared.random))
 
-    async def _joined(self, builder: Leg) -> Outcome:
+    async def _dial(self, replica: Replica) -> tuple[Leg, bytes]:
+        """Connect to one replica; from an HTTP/2 client's builder wait for the first words."""
+        if self.held.kind is Kind.HTTP2_PART:
+            await self._more_bytes(PREFACE_LIMIT_S)
+        self.held.pause_while_dialling()
+        builder = await self._shared.dialer.dial(replica)
+        if self.held.kind is not Kind.HTTP2:
+            return builder, b""
+        return builder, await greeting_of(builder, self._shared.clock)
+
+    async def _joined(self, builder: Leg, greeting: bytes) -> Outcome:
         """Relay until both connections are gone."""
         self._joined_s = self._shared.clock.seconds()
-        self._relay = relay = self._shared.join(self.held.leg, builder)
-        relay.start(self.held.hand_over())
+        client = self.held.leg
+        self._relay = relay = self._shared.join(client, builder)
+        relay.start(self.held.hand_over(), greeting)
+        client.owner = self.held.next_owner(relay)
         return _BY_END[await relay.ended]
 
     def _expired(self) -> None:
@@ -219,16 +252,28 @@ class Session:
             self._work.cancel()
 
     def _finished(self, result: Outcome | Failure) -> None:
-        """Close, tell how it ended."""
+        """Tell how it ended, in the log and to the client; let the client go."""
         self._timers.cancel_all()
         if self.outcome is None:
             self.outcome = Outcome.INTERNAL_ERROR if isinstance(result, Failure) else result
             if isinstance(result, Failure):
                 self.log.failure("a session failed", result)
-        self._tell()
-        self.held.close()
+        self._log_end()
+        if self.held.dismiss(self._words()):
+            self._timers.keep("linger", self._shared.clock.seconds() + LINGER_S, self.held.drop)
 
-    def _tell(self) -> None:
+    def _words(self) -> str:
+        """Say to the client's user why there is no builder; nothing to one who has gone or was served."""
+        waited = format_duration(round(self._shared.clock.seconds() - self._began_s))
+        if self.outcome in (Outcome.NOT_READY_IN_TIME, Outcome.BUILDER_REFUSED):
+            return f"buildkitd not ready after {waited}: {self._why or 'the reason is not known'}"
+        if self.outcome in (Outcome.CANNOT_WAKE, Outcome.CANCELLED_WHILE_HELD):
+            return f"buildkitd not ready: {self._why}"
+        if self.outcome is Outcome.SHUTTING_DOWN and self._relay is None:
+            return "buildkitd not ready: bkscaler is shutting down"
+        return ""
+
+    def _log_end(self) -> None:
         """Write the one line of this connection."""
         now_s = self._shared.clock.seconds()
         joined = self._relay is not None

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from bkscaler.relay.hangups import Hangup, Hangups, Watch
-from bkscaler.relay.leg import Leg
+from bkscaler.relay.leg import Leg, LegOwner
 from bkscaler.relay.stalls import Stalls
 
 
@@ -40,9 +40,11 @@ class End(Enum):
     CUT = "we cut it"
 
 
-class Relay(Protocol):
+class Relay(LegOwner, Protocol):
     """
     Two joined legs. It owns both from :meth:`start` until :attr:`ended` has fired.
+
+    A relay is also the owner of both legs (:class:`~bkscaler.relay.leg.LegOwner`).
 
     :ivar ended: fires with an :class:`End` when both connections are gone; never fails. Do not cancel it:
         :meth:`cut` ends a relay.
@@ -58,11 +60,12 @@ class Relay(Protocol):
     def bytes_down(self) -> int:
         """Bytes from the builder to the client so far."""
 
-    def start(self, early: bytes) -> None:
+    def start(self, early: bytes, greeting: bytes = b"") -> None:
         """
         Take over both legs, which are paused, and let bytes flow. Call it once.
 
-        :param early: what the client has sent already; it goes first.
+        :param early: what the client has sent already; it goes to the builder first.
+        :param greeting: what the builder has sent already; it goes to the client first.
         """
 
     def cut(self) -> None:
@@ -162,12 +165,12 @@ class CopyRelay:
         """Bytes from the builder to the client so far."""
         return self._down.bytes
 
-    def start(self, early: bytes) -> None:
+    def start(self, early: bytes, greeting: bytes = b"") -> None:
         """Take over both legs; see :class:`Relay`."""
         for leg in self._flows:
             leg.owner = self
             self._stalls.look_after(leg.transport)
-        self._down.start(b"")
+        self._down.start(greeting)
         self._up.start(early)
         self._close_if_finished()
 

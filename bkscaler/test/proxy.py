@@ -111,7 +111,7 @@ class Controls:
         self.outcomes: list[Outcome] = []
         hangups, stalls = FlowHangups(), Stalls(self.clock)
         limit = settings.pop("max_connections", 100)
-        values = {"probe_grace_s": 0.25, "ready_wait_timeout_s": 300.0, **settings}
+        values = {"probe_grace_s": 0.25, "hold_after_s": 10.0, "ready_wait_timeout_s": 300.0, **settings}
         shared = Surroundings(
             clock=self.clock,
             random=lambda: 0.0,

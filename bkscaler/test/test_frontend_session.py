@@ -189,7 +189,7 @@ class HeldTests(SessionCase):
 
     def test_leaving_with_a_full_buffer(self):
         """A client that leaves is noticed at once, also when its transport is paused."""
-        proxy, client = self.held(PREFACE + b"x" * 200_000)
+        proxy, client = self.held(CLIENT_HELLO + b"x" * 200_000)
         self.assertTrue(proxy.transport_of(client).paused)
         client.finish()
         proxy.settle()
