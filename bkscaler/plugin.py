@@ -42,9 +42,12 @@ from bkscaler.kube.cluster import ClusterView
 from bkscaler.kube.kubeconfig import find_access
 from bkscaler.model import Replica
 from bkscaler.observability.site import AdminSite
-from bkscaler.relay.hangups import make_hangups
+from bkscaler.relay.hangups import Deaf, EpollHangups, Hangups
 from bkscaler.relay.leg import Leg
 from bkscaler.relay.pair import CopyRelay, Relay
+from bkscaler.relay.pipes import PipePool
+from bkscaler.relay.poller import Poller
+from bkscaler.relay.splice import CAN_SPLICE, SpliceRelay, SpliceWorks
 from bkscaler.relay.stalls import Stalls
 from bkscaler.scaling.policy import Limits
 from bkscaler.scaling.service import Scaler
@@ -189,13 +192,17 @@ def _together(parts: list[Any], options: Options) -> MultiService:
 
 def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
     """Build what serves clients."""
-    hangups, stalls = make_hangups(reactor), Stalls(reactor)
+    poller, stalls = Poller(reactor), Stalls(reactor)
+    hangups: Hangups = EpollHangups(poller) if CAN_SPLICE else Deaf()
+    works = SpliceWorks(poller=poller, pipes=PipePool(), stalls=stalls)
     random = SystemRandom()
 
     def endpoint_for(replica: Replica) -> IStreamClientEndpoint:
         return builder_endpoint(settings, reactor, replica)
 
     def join(client: Leg, builder: Leg) -> Relay:
+        if CAN_SPLICE:
+            return SpliceRelay(client, builder, works)
         return CopyRelay(client, builder, hangups=hangups, stalls=stalls)
 
     shared = Surroundings(

@@ -206,7 +206,7 @@ class HeldClient:
 
     def _say(self, words: bytes) -> None:
         if words:
-            self.leg.transport.write(words)
+            self.leg.write(words)
 
     def _pause(self) -> None:
         """Read no more; go on listening for its end."""

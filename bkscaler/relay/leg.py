@@ -48,6 +48,7 @@ class Leg(protocol.Protocol):
     :param owner: who hears of it; may be replaced at any time, between two events.
     :ivar transport: Twisted's transport.
     :ivar has_finished: whether the peer has said that it will send no more.
+    :ivar has_written: whether :meth:`write` was used, so that the transport may still have bytes of ours.
     :ivar is_lost: whether the connection is gone.
     """
 
@@ -55,13 +56,18 @@ class Leg(protocol.Protocol):
 
     def __init__(self, owner: LegOwner) -> None:
         self.owner = owner
-        self.has_finished = False
+        self.has_finished = self.has_written = False
         self.is_lost = False
 
     def connectionMade(self) -> None:
         """Set the socket up, then tell the owner."""
         sockets.tune(self.transport)
         self.owner.connected(self)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the peer, before the leg is joined; a relay has its own way."""
+        self.has_written = True
+        self.transport.write(data)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on."""

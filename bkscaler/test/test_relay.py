@@ -19,6 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from bkscaler.relay.hangups import EpollHangups
 from bkscaler.relay.leg import Leg, Parked
 from bkscaler.relay.pair import CopyRelay, End
+from bkscaler.relay.pipes import PipePool
+from bkscaler.relay.poller import Poller
+from bkscaler.relay.splice import CAN_SPLICE, SpliceRelay, SpliceWorks
 from bkscaler.relay.stalls import Stalls
 from bkscaler.test.flow import FlowHangups, Peer, connected, settle
 
@@ -51,15 +54,20 @@ class SocketWorld:
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
-        self.hangups = EpollHangups(reactor)
+        self.poller = Poller(reactor)
         self.stalls = Stalls(reactor)
+        self.pipes = PipePool()
 
     async def open(self):
         """Connect everybody."""
         self.client, client_leg = await self._connect()
         self.builder, builder_leg = await self._connect()
         self.legs = [client_leg, builder_leg]
-        self.relay = CopyRelay(client_leg, builder_leg, hangups=self.hangups, stalls=self.stalls)
+        self.relay = self.join(client_leg, builder_leg)
+
+    def join(self, client: Leg, builder: Leg) -> Any:
+        """Make the relay."""
+        return CopyRelay(client, builder, hangups=EpollHangups(self.poller), stalls=self.stalls)
 
     async def _connect(self):
         leg, accepted = Leg(Parked()), Deferred()
@@ -92,7 +100,18 @@ class SocketWorld:
             if peer.lost is None:
                 peer.transport.abortConnection()
         await self.until(lambda: self.client.lost and self.builder.lost and self.relay.ended.called)
-        self.hangups.close()
+        self.poller.close()
+        self.pipes.close()
+        assert not len(self.pipes), repr(self.pipes)
+
+
+class SpliceWorld(SocketWorld):
+    """The same with the kernel moving the bytes."""
+
+    def join(self, client, builder):
+        """Make the relay."""
+        works = SpliceWorks(poller=self.poller, pipes=self.pipes, stalls=self.stalls)
+        return SpliceRelay(client, builder, works)
 
 
 class RelayContract:
@@ -173,7 +192,9 @@ class RelayContract:
         """A client that finished before it was joined has its bytes and its end passed on."""
 
         async def scenario(world):
-            world.legs[0].has_finished = True
+            world.legs[0].transport.resumeProducing()
+            world.client.finish()
+            await world.until(lambda: world.legs[0].has_finished)
             world.relay.start(b"question")
             await world.until(lambda: world.builder.saw_end)
             self.assertEqual(bytes(world.builder.received), b"question")
@@ -310,7 +331,9 @@ class MemoryRelayTests(RelayContract, SynchronousTestCase):
 
 
 class SocketRelayTests(RelayContract, TestCase):
-    """The contract, on loopback."""
+    """The contract, on loopback, with the relay that copies."""
+
+    world = SocketWorld
 
     def run_in_world(self, *scenarios):
         """Run each scenario in a fresh world."""
@@ -320,7 +343,7 @@ class SocketRelayTests(RelayContract, TestCase):
         from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
 
         for scenario in scenarios:
-            world = SocketWorld(reactor)
+            world = self.world(reactor)
             await world.open()
             try:
                 await scenario(world)
@@ -329,6 +352,16 @@ class SocketRelayTests(RelayContract, TestCase):
 
     def stalled(self, world):
         """Tell whether the reactor has ceased to read from the client's leg."""
-        from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
+        return world.legs[0].transport not in world.reactor.getReaders()
 
-        return world.legs[0].transport not in reactor.getReaders()
+
+class SpliceRelayTests(SocketRelayTests):
+    """The contract, on loopback, with the relay that splices."""
+
+    if not CAN_SPLICE:
+        skip = "this system has no splice"
+    world = SpliceWorld
+
+    def stalled(self, world):
+        """Tell whether something is in flight that the builder does not take."""
+        return world.relay._up.stuck
