@@ -17,7 +17,7 @@ class Timers:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._calls: dict[str, IDelayedCall] = {}
+        self._calls: dict[str, tuple[float, IDelayedCall]] = {}
 
     def keep(self, name: str, at_s: float, act: Callable[[], None]) -> None:
         """
@@ -29,18 +29,18 @@ class Timers:
         :param act: called when the moment has come; the timer is then gone.
         """
         pending = self._calls.get(name)
-        if pending is not None and pending.getTime() == at_s:
+        if pending is not None and pending[0] == at_s:
             return
         self.cancel(name)
         if math.isfinite(at_s):
             delay_s = max(0.0, at_s - self._clock.seconds())
-            self._calls[name] = self._clock.callLater(delay_s, self._fire, name, act)
+            self._calls[name] = (at_s, self._clock.callLater(delay_s, self._fire, name, act))
 
     def cancel(self, name: str) -> None:
         """Cancel a timer; nothing happens when it is not armed."""
-        call = self._calls.pop(name, None)
-        if call is not None:
-            call.cancel()
+        pending = self._calls.pop(name, None)
+        if pending is not None:
+            pending[1].cancel()
 
     def cancel_all(self) -> None:
         """Cancel every timer."""

@@ -135,6 +135,16 @@ class Machine:
         to = classify(facts)
         if to not in MOVES[self.state, event]:
             raise IllegalMove(f"{self.state.value}: {event.value}: to {to.value}")
+        return self.resume(facts, now_s)
+
+    def resume(self, facts: Facts, now_s: float) -> bool:
+        """
+        Go to the state that the facts amount to, whatever the table says: after `IllegalMove`, the facts
+        are still what holds.
+
+        :returns: whether the state changed.
+        """
+        to = classify(facts)
         self._keep_idle_time(to, facts, now_s)
         if to is self.state:
             return False

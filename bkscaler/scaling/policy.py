@@ -52,11 +52,13 @@ class ScaleTo:
     :param replicas: the new ``spec.replicas``.
     :param resource_version: the version that the decision was made on.
     :param reason: why, for the log and the Event.
+    :param down: whether this takes replicas away.
     """
 
     replicas: int
     resource_version: str
     reason: str
+    down: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,4 +101,6 @@ def decide(
     if now_s < due_s:
         return WaitUntil(at_s=due_s)
     reason = f"idle for {format_duration(now_s - idle_since_s)}"
-    return ScaleTo(replicas=limits.minimum, resource_version=observation.resource_version, reason=reason)
+    return ScaleTo(
+        replicas=limits.minimum, resource_version=observation.resource_version, reason=reason, down=True
+    )

@@ -1,6 +1,10 @@
 """
 Performing scale requests: one at a time, with conflicts, lost answers and refusals sorted out.
 
+A request that takes replicas away is preceded by a read (:meth:`ScaleRequests.check`). While the API is out
+of reach the read fails, and nothing has been risked; a request sent blindly could leave us without knowing
+whether the pods are dying, and then nobody could be given one until the API is back.
+
 Imported by :mod:`bkscaler.scaling.service`. It knows the cluster only as :class:`Cluster`, so that this
 room never imports the Kubernetes one.
 """
@@ -10,17 +14,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from bkscaler.backoff import Backoff
 from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Conflict, Forbidden
 from bkscaler.scaling.policy import ScaleTo
+from bkscaler.timers import Timers
 
-RETRY = Backoff(first_s=0.2, limit_s=5.0)
+UP_RETRY = Backoff(first_s=0.2, limit_s=5.0)
 """Delays between requests that fail; short at most, as a client may be waiting for the API to return."""
+DOWN_RETRY = Backoff(first_s=0.5, limit_s=60.0)
+"""The same for requests that nobody waits for."""
+QUICK_S = 10.0
+"""The same number asked for again within this time: somebody else undoes what we do, or the server does."""
 
 
 class Cluster(Protocol):
@@ -33,7 +43,7 @@ class Cluster(Protocol):
         """Read the set and its pods anew; on return they have been observed."""
 
 
-def may_have_happened(error: ApiError) -> bool:
+def may_have_happened(error: Exception) -> bool:
     """
     Say whether a request that failed may still have taken effect.
 
@@ -51,9 +61,10 @@ class ScaleRequests:
     :param clock: for the delays between tries.
     :param cluster: where requests go.
     :param random: gives numbers in [0, 1), for jitter.
-    :param on_settled: called when the fate of a request is known, whatever it is.
-    :param on_forbidden: called with the server's words when the right to scale is missing.
-    :param on_free: called when the next request may be started.
+    :param on_free: called when another request may be started: the fate of the last one is known, whatever
+        it is, or the wait after a failure is over.
+    :param on_checked: called when a :meth:`check` has succeeded: what is observed now is fresh.
+    :param on_forbidden: called with the server's words when the right to scale up is missing.
     """
 
     log = Logger()
@@ -64,96 +75,179 @@ class ScaleRequests:
         clock: IReactorTime,
         cluster: Cluster,
         random: Callable[[], float],
-        on_settled: Callable[[], None],
-        on_forbidden: Callable[[str], None],
         on_free: Callable[[], None],
+        on_checked: Callable[[], None],
+        on_forbidden: Callable[[str], None],
     ) -> None:
         self._clock = clock
         self._cluster = cluster
         self._random = random
-        self._on_settled = on_settled
-        self._on_forbidden = on_forbidden
         self._on_free = on_free
+        self._on_checked = on_checked
+        self._on_forbidden = on_forbidden
+        self._timers = Timers(clock)
+        self._pending: set[Deferred[None]] = set()
+        self._stopped = False
+        self._sending = self._reading = False
+        self._checking: object = None
+        self._last: ScaleTo | None = None
+        self._paused = False
         self._failures = 0
-        self._running: Deferred[None] | None = None
-        self._reading: Deferred[None] | None = None
+        self._done: tuple[int, float] | None = None
+        self._repeats = 0
 
     @property
-    def busy(self) -> bool:
-        """Whether a request is on its way, or is waiting to be tried again."""
-        return self._running is not None
+    def sending(self) -> bool:
+        """Whether a request is on its way, or its fate is not known."""
+        return self._sending
+
+    def free_for(self, decision: ScaleTo) -> bool:
+        """
+        Say whether a decision may be carried out now. A wait after a failure holds back only its like, so
+        that a scale-down that fails does not keep anybody from being served.
+        """
+        if self._sending or self._stopped:
+            return False
+        same = self._last is not None and self._last.replicas == decision.replicas
+        return not (same and (self._paused or self._checking is not None))
 
     def start(self, decision: ScaleTo) -> None:
-        """Carry a decision out. Only while not :attr:`busy`."""
+        """Send a decision; a check under way is of no more interest. Only while :meth:`free_for` it."""
         self.log.info("scaling to {replicas}: {reason}", replicas=decision.replicas, reason=decision.reason)
-        self._running = self._spawn(self._perform(decision))
-        self._running.addBoth(self._free)
+        self._begin(decision)
+        self._sending = True
+        self._spawn(self._send(decision))
+
+    def check(self, decision: ScaleTo) -> None:
+        """Look before a decision is carried out. Only while :meth:`free_for` it."""
+        self._begin(decision)
+        self._checking = token = object()
+        self._spawn(self._check(token))
 
     def refresh(self) -> None:
         """Read the cluster anew, unless such a read is on its way; a failure is left to the next one."""
-        if self._reading is None:
-            self._reading = self._spawn(self._look())
-            self._reading.addBoth(self._read)
+        if not self._reading and not self._stopped:
+            self._reading = True
+            self._spawn(self._read())
 
-    def stop(self) -> None:
-        """Cancel everything. No callback is called afterwards."""
-        self._on_free = self._on_settled = lambda: None
-        for pending in (self._running, self._reading):
-            if pending is not None:
-                pending.cancel()
+    def stop(self) -> Deferred[None]:
+        """
+        Cancel everything. No callback is called afterwards. Not to be called from inside the cluster's
+        methods.
 
-    def _spawn(self, work: Coroutine[Deferred[Any], Any, Any]) -> Deferred[None]:
+        :returns: fires with None when nothing is pending; never fails; do not cancel it.
+        """
+        self._stopped = True
+        self._timers.cancel_all()
+        pending = list(self._pending)
+        for each in pending:
+            each.cancel()
+        return DeferredList(pending).addCallback(lambda _: None)
+
+    def _begin(self, decision: ScaleTo) -> None:
+        """Forget what held for other decisions."""
+        if self._last is None or self._last.replicas != decision.replicas:
+            self._failures = 0
+        self._last, self._checking, self._paused = decision, None, False
+        self._timers.cancel("pause")
+
+    def _spawn(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         """Run a coroutine; log what nobody expected, and let nothing out."""
 
-        def note(failure: Any) -> None:
-            if failure.check(CancelledError) is None:
-                self.log.failure("unexpected failure while scaling", failure)
+        def ended(result: Failure | None) -> None:
+            self._pending.discard(deferred)
+            if isinstance(result, Failure) and result.check(CancelledError) is None:
+                self.log.failure("unexpected failure while scaling", result)
 
-        return Deferred.fromCoroutine(work).addErrback(note)
+        deferred = Deferred.fromCoroutine(work)
+        self._pending.add(deferred)
+        deferred.addBoth(ended)
 
-    def _free(self, _: None) -> None:
-        self._running = None
-        self._on_settled()
-        self._on_free()
-
-    def _read(self, _: None) -> None:
-        self._reading = None
-
-    async def _perform(self, decision: ScaleTo) -> None:
-        """Send the request; on failure find out what is so, then wait a little."""
+    async def _send(self, decision: ScaleTo) -> None:
+        """Send a request and find out what became of it."""
+        forbidden = ""
         try:
             await self._cluster.scale(decision.replicas, decision.resource_version)
-        except ApiError as error:
-            self._failures += 1
+        except CancelledError:
+            raise
+        except Exception as error:
             await self._recover(error)
+            forbidden = error.message if isinstance(error, Forbidden) and not decision.down else ""
         else:
-            self._failures = 0
+            self._succeeded(decision)
+        if self._stopped:
+            return
+        self._sending = False
+        self._on_free()
+        if forbidden:
+            self._on_forbidden(forbidden)
 
-    async def _recover(self, error: ApiError) -> None:
-        """Return when the next decision may be carried out."""
+    def _succeeded(self, decision: ScaleTo) -> None:
+        """Go slowly when the same has been done a moment ago, and undone."""
+        now_s = self._clock.seconds()
+        quick = self._done is not None and self._done[0] == decision.replicas
+        quick = quick and self._done is not None and now_s < self._done[1] + QUICK_S
+        self._repeats = self._repeats + 1 if quick else 0
+        self._failures, self._done = 0, (decision.replicas, now_s)
+        if self._repeats:
+            self._pause(UP_RETRY.delay_s(self._repeats, self._random))
+
+    async def _recover(self, error: Exception) -> None:
+        """Return when it is known whether a request that failed has taken effect."""
         if isinstance(error, Conflict):
             await self._look()
-            if self._failures == 1:
-                return
-        else:
+        elif isinstance(error, ApiError):
             self.log.warn("scaling failed: {error}", error=str(error))
-        if isinstance(error, Forbidden):
-            self._on_forbidden(error.message)
+        else:
+            self.log.failure("unexpected failure of a scale request")
+        looks = 0
         while may_have_happened(error) and not await self._look():
-            await self._pause(None)
-        self._on_settled()
-        await self._pause(error)
+            looks += 1
+            await deferLater(self._clock, UP_RETRY.delay_s(looks, self._random))
+        self._failed(error)
+
+    def _failed(self, error: Exception | None) -> None:
+        """Wait as long as the server asks, or as back-off says; a first conflict needs no waiting."""
+        self._failures += 1
+        if isinstance(error, Conflict) and self._failures == 1:
+            return
+        asked_s = error.retry_after_s if isinstance(error, ApiStatus) else None
+        retry = DOWN_RETRY if self._last is not None and self._last.down else UP_RETRY
+        self._pause(asked_s or retry.delay_s(self._failures, self._random))
+
+    def _pause(self, delay_s: float) -> None:
+        self._paused = True
+        self._timers.keep("pause", self._clock.seconds() + delay_s, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._on_free()
+
+    async def _check(self, token: object) -> None:
+        """Look; the result counts only if nothing else was started meanwhile."""
+        seen = await self._look()
+        if self._checking is not token or self._stopped:
+            return
+        self._checking = None
+        if seen:
+            self._on_checked()
+        else:
+            self._failed(None)
+
+    async def _read(self) -> None:
+        await self._look()
+        self._reading = False
 
     async def _look(self) -> bool:
         """Read the cluster anew; say whether that succeeded."""
         try:
             await self._cluster.refresh()
+        except CancelledError:
+            raise
         except ApiError as error:
             self.log.debug("reading the cluster failed: {error}", error=str(error))
             return False
+        except Exception:
+            self.log.failure("unexpected failure of a read of the cluster")
+            return False
         return True
-
-    async def _pause(self, error: ApiError | None) -> None:
-        """Wait as long as the server asks, or as back-off says."""
-        asked_s = error.retry_after_s if isinstance(error, ApiStatus) else None
-        await deferLater(self._clock, asked_s or RETRY.delay_s(max(1, self._failures), self._random))

@@ -10,7 +10,8 @@ Races, and what is done about each:
   given a replica; when the answer is known the set is woken again.
 - *The answer to a scale-down is lost.* It may have taken effect, so the state stays until a later read
   says what became of it. A request that certainly was not carried out (refused connection, 4xx) ends it
-  at once, so that an API outage does not keep clients from a builder that is up.
+  at once. Because of a lost answer nobody can be given a builder that may be dying, a scale-down is only
+  sent after a read has succeeded: an API outage does not keep clients from a builder that is up.
 - *The version is stale (409).* Look again, decide again; the second conflict in a row waits first.
 - *A client gives up while the builder wakes.* Only its own hold and its own Deferred go; the wake goes on
   for the others, and without others the idle timer runs.
@@ -23,20 +24,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bkscaler.errors import WakeImpossible
+from bkscaler.errors import IllegalMove, WakeImpossible
 from bkscaler.model import Observation, Replica
 from bkscaler.scaling.demand import Demand, Needs
 from bkscaler.scaling.machine import Event, Facts, Machine, State
-from bkscaler.scaling.policy import Limits, ScaleTo, WaitUntil, decide
+from bkscaler.scaling.policy import Decision, Limits, ScaleTo, WaitUntil, decide
 from bkscaler.scaling.requests import Cluster, ScaleRequests
 from bkscaler.timers import Timers
 
 POLL_S = 2.0
 """While a builder wakes, how often a read backs the watch up: a watch can be silently dead for a minute."""
+SHUTTING_DOWN = "bkscaler is shutting down"
 MISSING_GRACE_S = 5.0
 """How long a set may be missing before held clients are told: replacing it deletes it for a moment."""
 
@@ -50,7 +52,8 @@ class Snapshot:
     :param since_s: time on the clock when that began.
     :param holds: clients that need a builder.
     :param waiting: waits that have not been answered.
-    :param sleeps_at_s: time on the clock when the builder will be put to sleep; None when not idle.
+    :param sleeps_at_s: time on the clock when the builder will be put to sleep; None when it is not idle,
+        or will be left as it is.
     :param observation: what is known of the cluster; None before it has been seen.
     """
 
@@ -115,15 +118,15 @@ class Scaler(Service):
         self._timers = Timers(clock)
         self._observation: Observation | None = None
         self._waiters: dict[Deferred[Replica], None] = {}
-        self._sleep_sent = False
+        self._sleep_sent = self._stopped = False
         self._reviewing = self._review_again = False
         self._requests = ScaleRequests(
             clock=clock,
             cluster=cluster,
             random=random,
-            on_settled=self._settled,
+            on_free=self._requests_free,
+            on_checked=self._sleep_if_idle,
             on_forbidden=self._fail_waiters,
-            on_free=self._review,
         )
 
     def __repr__(self) -> str:
@@ -141,6 +144,8 @@ class Scaler(Service):
 
     def wait(self) -> Deferred[Replica]:
         """Wait for a replica; see :meth:`Hold.when_ready`."""
+        if self._stopped:
+            return fail(WakeImpossible(SHUTTING_DOWN))
         if self._machine.state is State.AWAKE:
             return succeed(self._choose())
         waiter: Deferred[Replica] = Deferred(lambda d: self._waiters.pop(d, None))
@@ -168,12 +173,13 @@ class Scaler(Service):
     def snapshot(self) -> Snapshot:
         """Report the present state; nobody outside decides by it."""
         idle_since_s = self._machine.idle_since_s
+        sleeps_at_s = math.inf if idle_since_s is None else idle_since_s + self._limits.idle_timeout_s
         return Snapshot(
             state=self._machine.state,
             since_s=self._machine.since_s,
             holds=len(self.demand),
             waiting=len(self._waiters),
-            sleeps_at_s=None if idle_since_s is None else idle_since_s + self._limits.idle_timeout_s,
+            sleeps_at_s=sleeps_at_s if math.isfinite(sleeps_at_s) else None,
             observation=self._observation,
         )
 
@@ -182,33 +188,60 @@ class Scaler(Service):
         super().startService()  # type: ignore[no-untyped-call]  # Service has no annotations
         self._review()
 
-    def stopService(self) -> None:
-        """Cease to act: requests are cancelled, waits fail with `WakeImpossible`."""
+    def stopService(self) -> Deferred[None]:
+        """
+        Cease to act, for good: requests are cancelled, waits fail with `WakeImpossible`. The builder is left
+        as it is.
+
+        :returns: fires with None when no request is pending and no delayed call is left; never fails.
+        """
         super().stopService()  # type: ignore[no-untyped-call]  # nor here
+        self._stopped = True
         self._timers.cancel_all()
-        self._requests.stop()
-        self._fail_waiters("bkscaler is shutting down")
+        ended = self._requests.stop()
+        self._fail_waiters(SHUTTING_DOWN)
+        return ended
 
     def _demand_changed(self) -> None:
         self._send(Event.ARRIVED if len(self.demand) else Event.DEPARTED)
 
-    def _settled(self) -> None:
+    def _requests_free(self) -> None:
         """The fate of a request is known; of a scale-down this ends the state it caused."""
-        if self._sleep_sent:
+        if self._sleep_sent and not self._requests.sending:
             self._sleep_sent = False
             self._send(Event.ANSWERED)
+        else:
+            self._review()
+
+    def _sleep_if_idle(self) -> None:
+        """The cluster was read a moment ago: if sleep is still right, nobody is given a replica any more."""
+        decision = self._decide()
+        if self.running and isinstance(decision, ScaleTo) and decision.down:
+            self._sleep_sent = True
+            self._tell(Event.SLEEP_SENT)
+            self._requests.start(decision)
+        self._review()
 
     def _send(self, event: Event) -> None:
-        """Tell the machine at once, while the facts are those of the event; then act."""
+        self._tell(event)
+        self._review()
+
+    def _tell(self, event: Event) -> None:
+        """Tell the machine at once, while the facts are those of the event; a move it refuses is our bug."""
         facts = Facts(
             observation=self._observation,
             needs=self._needs(),
             minimum=self._limits.minimum,
             sleep_sent=self._sleep_sent,
         )
-        if self._machine.send(event, facts, self._clock.seconds()):
+        now_s = self._clock.seconds()
+        try:
+            changed = self._machine.send(event, facts, now_s)
+        except IllegalMove:
+            self.log.failure("the table of states is wrong; going on from what is so")
+            changed = self._machine.resume(facts, now_s)
+        if changed:
             self.log.info("builder is {state}", state=self._machine.state.value)
-        self._review()
 
     def _needs(self) -> Needs:
         return Needs(own=len(self.demand))
@@ -231,26 +264,24 @@ class Scaler(Service):
 
     def _act(self) -> None:
         """Start what was decided, and keep the timers that the state calls for."""
-        now_s, idle_since_s = self._clock.seconds(), self._machine.idle_since_s
-        decision = decide(self._observation, self._needs(), self._limits, now_s, idle_since_s)
-        if isinstance(decision, ScaleTo) and not self._requests.busy:
-            self._carry_out(decision)
+        decision = self._decide()
+        if isinstance(decision, ScaleTo) and self._requests.free_for(decision):
+            (self._requests.check if decision.down else self._requests.start)(decision)
         idle_s = decision.at_s if isinstance(decision, WaitUntil) else math.inf
         self._timers.keep("idle", idle_s, self._review)
-        self._timers.keep("poll", self._next_poll_s(now_s), self._poll)
+        self._timers.keep("poll", self._next_poll_s(self._clock.seconds()), self._poll)
         missing = self._machine.state is State.MISSING and bool(self._waiters)
         tell_s = self._machine.since_s + MISSING_GRACE_S if missing else math.inf
         self._timers.keep("missing", tell_s, self._tell_missing)
 
-    def _carry_out(self, decision: ScaleTo) -> None:
-        if self._observation is not None and decision.replicas < self._observation.replicas:
-            self._sleep_sent = True
-            self._send(Event.SLEEP_SENT)
-        self._requests.start(decision)
+    def _decide(self) -> Decision:
+        now_s, idle_since_s = self._clock.seconds(), self._machine.idle_since_s
+        return decide(self._observation, self._needs(), self._limits, now_s, idle_since_s)
 
     def _next_poll_s(self, now_s: float) -> float:
-        """Say when to back the watch up next: at multiples of the interval since the wake began."""
-        if self._machine.state is not State.WAKING:
+        """Say when to back the watch up next: at multiples of the interval since the state was entered."""
+        blind = self._machine.state in (State.UNKNOWN, State.MISSING) and bool(self._waiters)
+        if not blind and self._machine.state is not State.WAKING:
             return math.inf
         return self._machine.since_s + POLL_S * (math.floor((now_s - self._machine.since_s) / POLL_S) + 1)
 
@@ -259,7 +290,8 @@ class Scaler(Service):
         self._review()
 
     def _tell_missing(self) -> None:
-        self._fail_waiters("there is no such StatefulSet")
+        seen = self._observation
+        self._fail_waiters((seen and seen.waiting_for) or "there is no such StatefulSet")
         self._review()
 
     def _choose(self) -> Replica:
