@@ -59,7 +59,7 @@ class WakeTests(ScalerTestCase):
         self.assertTrue(client.waiting)
 
     def test_wake_is_backed_up_by_reads(self):
-        """While a wake is pending the cluster is read every two seconds, which serves when the watch is dead."""
+        """While a wake is pending the cluster is read every two seconds, in case the watch is dead."""
         scaler, cluster = self.build()
         client = Client(scaler, "a")
         cluster.scales[0].ok()
@@ -167,7 +167,7 @@ class EndOfWaitTests(ScalerTestCase):
         self.assertEqual(two.replica, pod())
 
     def test_forbidden(self):
-        """A missing right to scale is told to those who wait, in the server's words; once granted, all is well."""
+        """A missing right to scale is told to those who wait; once it is granted, all is well."""
         scaler, cluster = self.build()
         client = Client(scaler, "a")
         cluster.scales[0].fails(Forbidden(403, "Forbidden", "cannot patch statefulsets/scale"))
