@@ -1,5 +1,7 @@
 """The races around scale requests: each with its own order of events, on a virtual clock."""
 
+from itertools import pairwise
+
 from bkscaler.errors import ApiError, ApiStatus, Conflict, Forbidden, NotFound, Throttled
 from bkscaler.scaling.machine import State
 from bkscaler.test.scaling_support import IDLE_S, REFUSED, Client, ScalerTestCase, pod
@@ -115,7 +117,7 @@ class ArrivalWhileGoingToSleepTests(ScalerTestCase):
             self.assertEqual(len(self.flushLoggedErrors(ValueError)), isinstance(error, ValueError))
 
     def test_api_away_after_lost_answer(self):
-        """While the fate is unknown and the API is away, reads go on, ever more slowly, and then it goes on."""
+        """While the fate is unknown and the API is away, reads go on, ever more slowly, until it is back."""
         scaler, cluster = self.build_warm()
         down = self.fall_asleep(cluster)
         client = Client(scaler, "a")
@@ -144,7 +146,7 @@ class ArrivalWhileGoingToSleepTests(ScalerTestCase):
         self.flushLoggedErrors(ValueError)
 
     def test_old_pod_terminating(self):
-        """An arrival while the old pod terminates wakes at once and is given the successor, never the old pod."""
+        """An arrival while the old pod terminates wakes at once and is given the successor."""
         scaler, cluster = self.build_warm()
         self.fall_asleep(cluster).ok()
         client = Client(scaler, "a")
@@ -256,7 +258,7 @@ class FailedWakeTests(ScalerTestCase):
                     times.append(cluster.clock.seconds())
                     cluster.scales[-1].fails(error)
                 cluster.clock.advance(0.1)
-            gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+            gaps = [b - a for a, b in pairwise(times)]
             self.assertLess(gaps[0], 0.35)
             self.assertLess(4.9, max(gaps))
             self.assertLess(max(gaps), 5.2)
