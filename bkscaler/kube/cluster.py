@@ -72,6 +72,7 @@ class ClusterView:
         self._retired: list[Deferred[None]] = []
         self._observation: Observation | None = None
         self._stopped = False
+        self._reading = False
         self._soon: IDelayedCall | None = None
         self._asking: Deferred[None] | None = None
         self._asked_for: tuple[str, int] | None = None
@@ -109,7 +110,7 @@ class ClusterView:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
-        if self._asking is not None:
+        if self._asking is not None and not self._reading:
             self._asking.cancel()
         ends = [watch.reflector.stop() for watch in self._watches()] + self._retired
         return gatherResults(ends).addCallback(lambda _: None)
@@ -146,16 +147,16 @@ class ClusterView:
             "GET", statefulset.collection_path(self._namespace), params=self._set_selector()
         )
         caught_up = self._store.set_read(*_listed(answer), mark)
-        self._changed()
+        self._read()
         known = self._store.stateful_set
-        if known is None or not known.selector:
+        if self._stopped or known is None or not known.selector:
             return
         mark = self._store.mark()
         answer = await self._client.request(
             "GET", pods.collection_path(self._namespace), params={"labelSelector": known.selector}
         )
         self._store.pods_read(*_listed(answer), mark, caught_up)
-        self._changed()
+        self._read()
 
     def _watches(self) -> list[_Watch]:
         """List the watches that we need now."""
@@ -164,6 +165,12 @@ class ClusterView:
     def _set_selector(self) -> dict[str, str]:
         """Select our StatefulSet."""
         return {"fieldSelector": f"metadata.name={self._name}"}
+
+    def _read(self) -> None:
+        """Follow up on what a refresh has read, while it runs: a running coroutine cannot be cancelled."""
+        before, self._reading = self._reading, True
+        self._changed()
+        self._reading = before
 
     def _changed(self) -> None:
         """Follow up on a merged fact."""

@@ -140,13 +140,14 @@ class ClusterStore:
 
     def scaled(self, replicas: int, version: str) -> None:
         """
-        Merge the answer to our own scale request, unless the watch has overtaken it.
+        Merge the answer to our own scale request, unless the watch has overtaken it, or it has no version:
+        a request decided on no version would be unconditional.
 
         :param replicas: ``spec.replicas`` now.
         :param version: of the StatefulSet now.
         """
         known = self._set
-        if known is None or not is_newer(version, than=known.resource_version):
+        if known is None or not version or not is_newer(version, than=known.resource_version):
             return
         self._set_floor = newest(version, self._set_floor)
         generation = known.generation + (replicas != known.replicas)
