@@ -242,7 +242,7 @@ class RecordedTests(SynchronousTestCase):
     """Whole lives as a real API server told them."""
 
     def replay(self, name: str):
-        """Replay a timeline; give the uids offered after each event, and which uids were known to be dying."""
+        """Replay a timeline; give the uids offered after each event, none of which may be dying."""
         lines = [line for line in recorded_timeline(name) if line["kind"] != "me"]
         store = ClusterStore("buildkitd")
         first = next(line["event"]["object"] for line in lines if line["kind"] == "sts")
@@ -276,7 +276,7 @@ class RecordedTests(SynchronousTestCase):
         self.assertEqual(served, sorted(served, key=[*dict.fromkeys(served)].index))
 
     def test_the_trap_with_late_pod_events(self):
-        """However late the events of the pods come, the dying pod is not offered after the set went to zero."""
+        """However late the pods' events come, the dying pod is not offered after the set went to zero."""
         chance = random.Random(11)
         for _ in range(50):
 

@@ -159,6 +159,19 @@ class Api:
         return Outcome(Deferred.fromCoroutine(coroutine))
 
 
+class ChangingToken:
+    """Credentials that count how often they are read again."""
+
+    def __init__(self):
+        self.rereads = 0
+
+    async def header(self):
+        return b"Bearer token-%d" % self.rereads
+
+    async def reread(self):
+        self.rereads += 1
+
+
 class Outcome:
     """What became of a coroutine: ``result``, ``error``, or neither yet."""
 

@@ -106,7 +106,7 @@ class ReflectorTests(SynchronousTestCase):
         self.assertEqual(self.heard.states, [(True, "")])
 
     def test_clean_end(self):
-        """A watch that ends in the orderly way is taken up again from the last version, bookmarks included."""
+        """A watch that ends in the orderly way is taken up from the last version, bookmarks included."""
         watch = self.listed()
         watch.event("ADDED", pod_object(version=6))
         watch.chunk(BOOKMARK)
