@@ -1,5 +1,6 @@
 """The view of one StatefulSet: two watches, scale requests and refreshes, against a server played by hand."""
 
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from twisted.internet.defer import CancelledError
@@ -14,7 +15,7 @@ PODS = "/prefix/api/v1/namespaces/builds/pods"
 SCALE = f"{SETS}/buildkitd/scale"
 
 
-def scale_object(replicas: int, version: int) -> dict:
+def scale_object(replicas: int, version: int) -> dict[str, Any]:
     """Make a Scale, which leaves out a zero."""
     spec = {"replicas": replicas} if replicas else {}
     return {"kind": "Scale", "metadata": {"resourceVersion": str(version)}, "spec": spec}

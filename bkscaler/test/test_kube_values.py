@@ -1,6 +1,7 @@
 """The small pure pieces of the kube room: fields, versions, the StatefulSet and its selector, pods."""
 
 import random
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -153,7 +154,7 @@ class PodsTests(SynchronousTestCase):
             self.mutilate(chance, value)
             pods.parse(value)
 
-    def mutilate(self, chance: random.Random, value: dict) -> None:
+    def mutilate(self, chance: random.Random, value: dict[str, Any]) -> None:
         """Replace some value, at some depth, by one of another type."""
         key = chance.choice(list(value))
         inner = value[key]
