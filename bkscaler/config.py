@@ -297,7 +297,7 @@ class Options(usage.Options):
                 super().parseOptions(words)  # type: ignore[no-untyped-call]  # nor here
                 return problems
             except usage.UsageError as error:
-                problem, unfit = _blame(error, words)
+                problem, unfit = _blame(error, words, (self.shortOpt, self.longOpt))
                 problems.append(problem)
                 del words[unfit]
 
@@ -316,21 +316,34 @@ class _StrayWord(usage.UsageError):
     """A word that is neither an option nor an option's value; ``args`` are its place from the end, itself."""
 
 
-def _blame(error: usage.UsageError, words: list[str]) -> tuple[str, slice]:
-    """Say what a parsing error means to the user, and which of the words caused it."""
+def _blame(error: usage.UsageError, words: list[str], known: tuple[str, list[str]]) -> tuple[str, slice]:
+    """
+    Say what a parsing error means to the user, and which of the words caused it.
+
+    :param known: short and long options, as getopt wants them.
+    """
     if isinstance(error, _StrayWord):
         from_end, word = error.args
         place = len(words) - from_end
         return f"{word!r} is not an option and belongs to none", slice(place, place + 1)
     if "requires argument" in str(error):
         return f"{words[-1]}: needs a value", slice(len(words) - 1, None)
-    cause = error.__context__
-    option = cause.opt if isinstance(cause, getopt.GetoptError) else ""
-    place = next(i for i, word in enumerate(words) if word.split("=")[0].lstrip("-").startswith(option))
-    if "not recognized" not in str(error):
-        return f"{words[place]}: {error}", slice(place, place + 1)
+    place = next(n for n in range(len(words)) if _complaint(words[: n + 1], known) == str(error))
     value_follows = "=" not in words[place] and not "-".startswith("".join(words[place + 1 : place + 2])[:1])
-    return f"{words[place]}: there is no such option", slice(place, place + 1 + value_follows)
+    if "not recognized" in str(error):
+        return f"{words[place]}: there is no such option", slice(place, place + 1 + value_follows)
+    if "unique prefix" in str(error):
+        return f"{words[place]}: may be one of several options", slice(place, place + 1 + value_follows)
+    return f"{words[place]}: {error}", slice(place, place + 1)
+
+
+def _complaint(words: list[str], known: tuple[str, list[str]]) -> str:
+    """Give getopt's words on the beginning of a command line, ``""`` for none."""
+    try:
+        getopt.getopt(words, *known)
+    except getopt.GetoptError as error:
+        return str(error)
+    return ""
 
 
 def as_markdown() -> str:

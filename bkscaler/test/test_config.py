@@ -2,13 +2,14 @@
 
 import io
 import os
+import random
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bkscaler import readers
+from bkscaler import __version__, readers
 from bkscaler.config import SETTINGS, Options, Settings, as_markdown, read_settings
 from bkscaler.errors import ConfigurationError
 
@@ -126,6 +127,74 @@ class ProblemTests(SynchronousTestCase):
     def test_unknown_between_good(self):
         """After an unknown flag, with a value or without, the rest is still read."""
         self.assertEqual(len(self.problems("--x", "--sts-name", "UPPER", "--y=1", "--z", "v")), 4)
+
+    def test_the_right_word_is_blamed(self):
+        """An unknown option is named, also where a value looks like it or a known option begins like it."""
+        table = [
+            (["--sts-name", "bogus", "--bogus"], ["--bogus: there is no such option"]),
+            (["--sts-name", "a", "-s", "1"], ["-s: there is no such option"]),
+            (["--sts-name=a", "-t"], ["-t: there is no such option"]),
+            (["--bogus", "7", "--bogus=8"], ["--bogus: there is no such", "--bogus=8: there is no such"]),
+            (["--sts", "x"], ["--sts: may be one of several options"]),
+            (["--help=3"], ["--help=3: option --help must not have an argument"]),
+            (["--", "a"], ["'a' is not an option"]),
+            (["-"], ["'-' is not an option"]),
+        ]
+        for words, expected in table:
+            lines = self.problems(*words)
+            self.assertEqual(len(lines), len(expected), lines)
+            for line, start in zip(lines, expected, strict=True):
+                self.assertTrue(line.startswith(f"bkscaler: {start}"), line)
+
+    def test_random_command_lines(self):
+        """Whatever is typed, there are settings, or lines on standard error and status 1; nothing else."""
+        chance = random.Random(3)
+        pieces = [f"--{s.flag}" for s in SETTINGS]
+        pieces += [
+            "x",
+            "1",
+            "",
+            "-",
+            "--",
+            "-x",
+            "--x=",
+            "2m",
+            ":1",
+            "--sts",
+            "--target-port=9",
+            "--=",
+            "a=b",
+        ]
+        for _ in range(400):
+            words = chance.choices(pieces, k=chance.randint(0, 6))
+            captured = io.StringIO()
+            self.patch(sys, "stderr", captured)
+            try:
+                parse(*words)
+            except SystemExit as exit_:
+                self.assertEqual(exit_.code, 1)
+                lines = captured.getvalue().splitlines()
+                self.assertTrue(lines and all(line.startswith("bkscaler: ") for line in lines), words)
+
+    def test_environment_is_named(self):
+        """A bad value from the environment is reported under the variable's name, once."""
+        lines = self.problems("--target-port", "nonsense", environ={"BUILDKITD_TARGET_PORT": "http"})
+        self.assertEqual(len(lines), 1)
+        self.assertIn("BUILDKITD_TARGET_PORT (--target-port): 'http'", lines[0])
+
+    def test_flag_is_not_looked_at(self):
+        """A bad flag that a variable overrides is no problem, as it has no effect."""
+        environ = {"BUILDKITD_TARGET_PORT": "9"}
+        self.assertEqual(parse("--target-port", "nonsense", environ=environ).target_port, 9)
+
+    def test_help_and_version_exit(self):
+        """--help and --version print to standard output and exit with status 0."""
+        for words, expected in [("--help", "--idle-timeout="), ("--version", f"bkscaler {__version__}")]:
+            captured = io.StringIO()
+            self.patch(sys, "stdout", captured)
+            exit_ = self.assertRaises(SystemExit, parse, words)
+            self.assertFalse(exit_.code)
+            self.assertIn(expected, captured.getvalue())
 
     def test_bad_values(self):
         """Each kind of value has inputs that it refuses."""
