@@ -12,6 +12,8 @@ import re
 import socket
 from collections.abc import Callable
 
+from twisted.internet.endpoints import serverFromString
+
 from bkscaler.durations import parse_duration
 
 MAX_PORT = 65535
@@ -107,7 +109,7 @@ def listen_address(text: str) -> str:
     :returns: a Twisted server endpoint description.
     """
     if text.startswith(_ENDPOINT_PREFIXES):
-        return text
+        return _endpoint(text)
     host, colon, number = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", number) or int(number) > MAX_PORT:
         raise ValueError(f"{text!r} is not an address; write it like :8080, 127.0.0.1:8080 or [::1]:8080")
@@ -116,6 +118,18 @@ def listen_address(text: str) -> str:
     if host.startswith("[") and host.endswith("]"):
         return _on_interface("tcp6", host[1:-1], socket.AF_INET6, number, text)
     return _on_interface("tcp", host, socket.AF_INET, number, text)
+
+
+def _endpoint(text: str) -> str:
+    """Check an endpoint description as Twisted will read it; what is wrong may be of any class there."""
+    try:
+        serverFromString(None, text)  # reading does not touch the reactor
+    except Exception as error:
+        raise ValueError(f"{text!r} is not a Twisted endpoint: {type(error).__name__}: {error}") from error
+    number = re.match(r"tcp6?:(?:port=)?([0-9]+)", text)
+    if number and int(number[1]) > MAX_PORT:
+        raise ValueError(f"{text!r}: {number[1]} is not a port (0 to {MAX_PORT})")
+    return text
 
 
 def _on_interface(kind: str, host: str, family: socket.AddressFamily, number: str, text: str) -> str:

@@ -234,6 +234,16 @@ class AddressTests(SynchronousTestCase):
         """Go's forms become Twisted endpoint descriptions, and those pass through."""
         self.assertEqual(readers.listen_address("127.0.0.1:80"), "tcp:80:interface=127.0.0.1:backlog=1024")
         self.assertEqual(readers.listen_address("[::1]:80"), r"tcp6:80:interface=\:\:1:backlog=1024")
-        for text in ("tcp:1", "tcp6:1", "unix:/tmp/x", "systemd:domain=INET:index=0"):
+        for text in ("tcp:1", "tcp:port=1:interface=127.0.0.1", "tcp6:1", "unix:/tmp/x"):
             self.assertEqual(readers.listen_address(text), text)
         self.assertIsNone(readers.listen_address_or_off("off"))
+
+    def test_bad_endpoints(self):
+        """An endpoint that Twisted cannot read, or that systemd did not hand over, is a problem."""
+        for text in (
+            "tcp:", "tcp:http", "tcp:99999", "tcp6:port=70000", "tcp:1:bogus=2", "tcp6:1:backlog=x",
+            "systemd:name=x", "systemd:domain=INET:index=7",
+        ):  # fmt: skip
+            error = self.assertRaises(ValueError, readers.listen_address, text)
+            self.assertIn(repr(text), str(error))
+            self.assertNotIn("\n", str(error))

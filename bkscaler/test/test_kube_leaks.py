@@ -1,6 +1,7 @@
 """Nothing foreign leaves the kube room: every failure and every odd answer becomes one of our errors."""
 
 import random
+from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet import error as net
@@ -36,7 +37,7 @@ ZOO = [
 ODD = ["", "null", "[]", "7", "{", '{"items": 7}', '{"metadata": [], "spec": "x"}', '{"items": [null, 1]}']
 
 
-def calls(client: ApiClient, clock) -> list:
+def calls(client: ApiClient, clock) -> list[Any]:
     """Give a maker for each request that the room offers to others."""
     view = ClusterView(client=client, namespace="n", name="s", clock=clock, random=lambda: 0.0)
     return [
