@@ -38,6 +38,8 @@ from bkscaler.timers import Timers
 
 POLL_S = 2.0
 """While a builder wakes, how often a read backs the watch up: a watch can be silently dead for a minute."""
+ROUNDING_S = 0.001
+"""A timer that fires this much early, as sums of floats may make it, has fired in time."""
 SHUTTING_DOWN = "bkscaler is shutting down"
 MISSING_GRACE_S = 5.0
 """How long a set may be missing before held clients are told: replacing it deletes it for a moment."""
@@ -283,7 +285,8 @@ class Scaler(Service):
         blind = self._machine.state in (State.UNKNOWN, State.MISSING) and bool(self._waiters)
         if not blind and self._machine.state is not State.WAKING:
             return math.inf
-        return self._machine.since_s + POLL_S * (math.floor((now_s - self._machine.since_s) / POLL_S) + 1)
+        done = math.floor((now_s - self._machine.since_s + ROUNDING_S) / POLL_S)
+        return self._machine.since_s + POLL_S * (done + 1)
 
     def _poll(self) -> None:
         self._requests.refresh()

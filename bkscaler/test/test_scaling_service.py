@@ -71,6 +71,15 @@ class WakeTests(ScalerTestCase):
         cluster.clock.advance(60)
         self.assertEqual(cluster.looks, 2)
 
+    def test_reads_are_counted_right(self):
+        """However the times add up in floating point, a minute of waking has its thirty reads."""
+        for n in range(1, 60):
+            scaler, cluster = self.build()
+            cluster.clock.pump([0.1] * n)
+            Client(scaler, "a")
+            cluster.clock.pump([0.1] * 610)
+            self.assertEqual(cluster.looks, 30)
+
     def test_one_read_at_a_time(self):
         """A read that hangs is not joined by a second one."""
         scaler, cluster = self.build()
