@@ -18,8 +18,9 @@ ROWS = """
    kube.fields|versions|tls|body <- kube.failures|wire|auth <- kube.kubeconfig|client
       <- kube.watch|statefulset|events <- kube.pods <- kube.diagnosis <- kube.store <- kube.cluster
    scaling.demand <- scaling.policy <- scaling.machine|requests <- scaling.service
-   relay.sockets|hangups|pipes <- relay.leg|stalls|splice <- relay.pair
-3  frontend.sniff|http2|refusal <- frontend.dial|held <- frontend.session <- frontend.listener
+   relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair <- relay.splice
+3  frontend.sniff|http2|refusal|dial <- frontend.conversation|greeting|health <- frontend.held
+      <- frontend.session <- frontend.listener
 4  observability.site
 5  plugin
 6  demo   doctor
