@@ -136,4 +136,5 @@ class ApiRoot(Resource):
 
 
 def _query(request: Request) -> dict[str, str]:
-    return {key.decode("latin-1"): values[-1].decode() for key, values in (request.args or {}).items()}
+    arguments = request.args or {}
+    return {key.decode("latin-1"): values[-1].decode(errors="replace") for key, values in arguments.items()}
