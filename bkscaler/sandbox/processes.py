@@ -31,7 +31,14 @@ PROBE_EVERY_S = 0.1
 PROBE_LIMIT_S = 1.0
 """Seconds one readiness probe may take."""
 
-_IN_A_SESSION = "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])"
+_IN_A_SESSION = """
+import os, sys
+os.setsid()
+try:
+    os.execvp(sys.argv[1], sys.argv[1:])
+except OSError as error:
+    sys.exit(f"cannot run {sys.argv[1]}: {error.strerror}")
+"""
 _QUICKLY = ("-I", "-S", "-c", _IN_A_SESSION)
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from bkscaler.test.cluster_contract import ContractCase, ListContract, Place, RefusalContract, ScaleContract
 from bkscaler.test.cluster_contract_life import LifeContract, WatchContract
 from bkscaler.test.cluster_contract_records import EventContract, LeaseContract
+from bkscaler.test.sandbox_process import SandboxProcess
 
 REAL = os.environ.get("BKSCALER_CONTRACT_KUBECONFIG", "")
 
@@ -29,29 +26,9 @@ def _remember(kubeconfig: str) -> Place:
 
 def _sandbox() -> str:
     """Start a sandbox as a process of its own; give its kubeconfig."""
-    directory = tempfile.mkdtemp(prefix="bkscaler-contract-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    kubeconfig = os.path.join(directory, "kubeconfig")
-    flags = [
-        "--kubeconfig",
-        kubeconfig,
-        "--backend",
-        "echo",
-        "--start-delay",
-        "100ms",
-        "--stop-delay",
-        "300ms",
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bkscaler.sandbox", *flags], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    atexit.register(process.wait, 10)
-    atexit.register(process.terminate)
-    atexit.register(process.stdout.close)
-    if not process.stdout.readline().startswith("sandbox ready:"):
-        raise RuntimeError("the sandbox did not start")
-    return kubeconfig
+    sandbox = SandboxProcess("--backend", "echo", "--start-delay", "100ms", "--stop-delay", "300ms")
+    atexit.register(sandbox.stop)
+    return sandbox.kubeconfig
 
 
 class _OnSandbox(ContractCase):
