@@ -28,7 +28,8 @@ from bkscaler.sandbox.selectors import Selector, field_selector, label_selector
 from bkscaler.sandbox.state import State
 from bkscaler.sandbox.tables import make_table, metadata_only
 from bkscaler.sandbox.verbs import Verbs
-from bkscaler.sandbox.watches import Watches, WatchOptions, WatchStream, check_watch
+from bkscaler.sandbox.watches import Watches, WatchStream
+from bkscaler.sandbox.watchoptions import WatchOptions, check_watch
 
 FUTURE_WAIT_S = 3.0
 """Seconds a list waits for a version that has not come yet before it is answered 504."""

@@ -10,7 +10,8 @@ from bkscaler.sandbox.failures import ApiFailure
 from bkscaler.sandbox.kinds import CONFIGMAPS
 from bkscaler.sandbox.lists import ListOptions, list_objects
 from bkscaler.sandbox.state import State
-from bkscaler.sandbox.watches import BOOKMARK_S, WatchOptions, check_watch
+from bkscaler.sandbox.watches import BOOKMARK_S
+from bkscaler.sandbox.watchoptions import WatchOptions, check_watch
 from bkscaler.test.sandbox_support import World
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
