@@ -14,6 +14,7 @@ the runner's container for readiness and exits; the API, through :meth:`PodLife.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -89,6 +90,7 @@ class PodLife:
         self._stage = Stage.UNBOUND
         self._container: Container | None = None
         self._failures = 0
+        self._grace_s = math.inf
         self._timers: list[IDelayedCall] = []
         self._after(SCHEDULE_S, self._schedule)
 
@@ -97,11 +99,15 @@ class PodLife:
 
     def stop(self, grace_s: float) -> None:
         """
-        Begin to end: the pod has got a deletionTimestamp. Ignored when it is ending already.
+        Begin to end: the pod has got a deletionTimestamp. When it is ending already, a shorter grace counts.
 
         Must be called from the clock, not from within a notification of the state, as it writes.
         """
-        if self._stage in (Stage.STOPPING, Stage.ENDED):
+        if self._stage is Stage.ENDED or grace_s >= self._grace_s:
+            return
+        self._grace_s = grace_s
+        if self._stage is Stage.STOPPING:
+            self._after(grace_s, self._kill)
             return
         self._record.say_killing()
         self._cancel_timers()

@@ -298,8 +298,9 @@ class LifeContract(ContractCase):
 
     def test_deleted_by_hand(self):
         """A pod that is deleted by hand is followed by another one of the same name."""
-        name = self.a_set(replicas=1)
+        name = self.a_set()
         story = Story(self, name)
+        self.scale(name, 1)
         pods = f"{self.place.core}/pods"
         old = story.until(is_pod("MODIFIED", ready=True))["object"]["metadata"]
         self.assertEqual(old["name"], f"{name}-0")

@@ -113,6 +113,18 @@ class LifeTests(SynchronousTestCase):
         self.world.pump(1)
         self.assertEqual((self.text(), container.alive, phases[0]), ("none", False, "Failed"))
 
+    def test_a_shorter_grace(self):
+        """A pod that is deleted again with a shorter grace is killed that much earlier."""
+        self.runner.exit_after_s = None
+        container = self.run_container()
+        self.world.patch_scale(0)
+        self.world.pump(1)
+        self.world.call("DELETE", f"{self.world.core}/pods/buildkitd-0", {"gracePeriodSeconds": 2})
+        self.world.pump(1.9)
+        self.assertTrue(container.alive)
+        self.world.pump(0.2)
+        self.assertFalse(container.alive)
+
     def test_deleted_by_force(self):
         """A pod that is deleted without grace is gone at once, and its process killed."""
         container = self.run_container()

@@ -53,6 +53,9 @@ def processes_on(ip):
 class ProgramTests(SynchronousTestCase):
     """The program from its command line to its end."""
 
+    if not sys.platform.startswith("linux"):
+        skip = "other systems have no /proc, and only one address of their own"
+
     def start(self, *flags):
         """Start a sandbox; give it and its API."""
         sandbox = SandboxProcess(*QUICK, *flags)
