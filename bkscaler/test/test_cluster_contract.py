@@ -13,13 +13,14 @@ from bkscaler.test.cluster_contract_records import EventContract, LeaseContract
 from bkscaler.test.sandbox_process import SandboxProcess
 
 REAL = os.environ.get("BKSCALER_CONTRACT_KUBECONFIG", "")
+NAMESPACE = os.environ.get("BKSCALER_CONTRACT_NAMESPACE", "")
 
 _places: dict[str, Place] = {}
 
 
-def _remember(kubeconfig: str) -> Place:
+def _remember(kubeconfig: str, namespace: str = "") -> Place:
     """Make a place, and have it removed when the tests are over."""
-    place = Place(kubeconfig)
+    place = Place(kubeconfig, namespace)
     atexit.register(place.remove)
     return place
 
@@ -39,11 +40,13 @@ class _OnSandbox(ContractCase):
 
 
 class _OnRealCluster(ContractCase):
+    may_be_young = True
+
     def place_of_tests(self) -> Place:
         if not REAL:
             raise SkipTest("BKSCALER_CONTRACT_KUBECONFIG names no kubeconfig")
         if "real" not in _places:
-            _places["real"] = _remember(REAL)
+            _places["real"] = _remember(REAL, NAMESPACE)
         return _places["real"]
 
 

@@ -107,7 +107,7 @@ class KubectlTests(SynchronousTestCase):
         self.ready()
         told = self.kubectl("describe sts buildkitd")
         self.assertIn("Replicas:           1 desired | 1 total", told)
-        self.assertIn("create Pod buildkitd-0 in StatefulSet buildkitd successful", told)
+        self.assertIn("Create Pod buildkitd-0 in StatefulSet buildkitd successful", told)
         told = self.kubectl("describe pod buildkitd-0")
         self.assertIn("Controlled By:  StatefulSet/buildkitd", told)
         self.assertRegex(told, r"Normal +Scheduled +\d+s +default-scheduler")

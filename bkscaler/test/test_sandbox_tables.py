@@ -81,7 +81,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(core, new)
         created = [row for row in core if row[2] == "SuccessfulCreate"]
         self.assertEqual(created[0][3], "statefulset/buildkitd")
-        self.assertEqual(created[0][6], "create Pod buildkitd-0 in StatefulSet buildkitd successful")
+        self.assertEqual(created[0][6], "Create Pod buildkitd-0 in StatefulSet buildkitd successful")
 
     def test_foreign_events(self):
         """An Event of another program shows its note and its reporter."""
