@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 else:
     Case = object
 
-numbers = itertools.count(1)
-"""For names that no other test has."""
-
 
 def set_body(name: str, *, replicas: int = 0) -> dict[str, Any]:
     """Make the StatefulSet that the tests create."""
@@ -57,7 +54,9 @@ class Place:
 
     def __init__(self, kubeconfig: str, namespace: str = "") -> None:
         self.api = Api(kubeconfig)
-        self.namespace = namespace or f"bkscaler-contract-{random.SystemRandom().randrange(10**8)}"
+        self._prefix = f"contract{random.SystemRandom().randrange(10**8)}"
+        self._numbers = itertools.count(1)
+        self.namespace = namespace or f"bkscaler-{self._prefix}"
         self.core = f"/api/v1/namespaces/{self.namespace}"
         self.sets = f"/apis/apps/v1/namespaces/{self.namespace}/statefulsets"
         self.leases = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
@@ -67,10 +66,18 @@ class Place:
         if not self._made and not (namespace and made.code == 409):
             raise RuntimeError(f"cannot make a namespace: {made.body}")
 
+    def name(self, kind: str) -> str:
+        """Make up a name that nothing else has."""
+        return f"{self._prefix}-{kind}{next(self._numbers)}"
+
     def remove(self) -> None:
-        """Remove the namespace, unless it was there before; the sets in it are gone by then."""
+        """Remove the namespace, or what was made in one that was there before; the sets are gone by then."""
         if self._made:
             self.api.call("DELETE", f"/api/v1/namespaces/{self.namespace}")
+        for path in () if self._made else (self.leases, self.events, f"{self.core}/configmaps"):
+            for item in self.api.call("GET", path).body["items"]:
+                if item["metadata"]["name"].startswith(self._prefix):
+                    self.api.call("DELETE", f"{path}/{item['metadata']['name']}")
         self.api.close()
 
 
@@ -90,7 +97,7 @@ class ContractCase(Case):
 
     def a_set(self, *, replicas: int = 0) -> str:
         """Make a StatefulSet of its own for this test; give its name."""
-        name = f"set-{next(numbers)}"
+        name = self.place.name("set")
         made = self.api.call("POST", self.place.sets, set_body(name, replicas=replicas))
         self.assertEqual(made.code, 201, made.body)
         self.addCleanup(self.api.call, "DELETE", f"{self.place.sets}/{name}")
@@ -293,17 +300,20 @@ class RefusalContract(ContractCase):
 class ListContract(ContractCase):
     """Lists, their versions and pages."""
 
-    def maps(self) -> str:
-        """Make three ConfigMaps of one label, once; give the query that selects them."""
+    def setUp(self) -> None:
+        super().setUp()
+        self.page = self.place.name("page")
         for name in ("a", "b", "c"):
-            body = {"metadata": {"name": f"page-{name}", "labels": {"page": "yes"}}}
-            self.assertIn(self.api.call("POST", f"{self.place.core}/configmaps", body).code, (201, 409))
-        return "page=yes"
+            body = {"metadata": {"name": f"{self.page}-{name}", "labels": {"page": self.page}}}
+            self.assertEqual(self.api.call("POST", f"{self.place.core}/configmaps", body).code, 201)
+
+    def names(self, listing: Any) -> list[str]:
+        """Give the last letters of the names in a list."""
+        return [item["metadata"]["name"].removeprefix(f"{self.page}-") for item in listing["items"]]
 
     def list(self, **query: Any) -> Answer:
-        """List the ConfigMaps of the label."""
-        label = self.maps()
-        query = {"labelSelector": label, **query}
+        """List this test's ConfigMaps."""
+        query = {"labelSelector": f"page={self.page}", **query}
         return self.api.call("GET", f"{self.place.core}/configmaps", query=query)
 
     def test_list(self):
@@ -311,16 +321,15 @@ class ListContract(ContractCase):
         answer = self.list()
         self.assertEqual(answer.body["kind"], "ConfigMapList")
         self.assertGreater(int(self.version_of(answer)), 0)
-        names = [item["metadata"]["name"] for item in answer.body["items"]]
-        self.assertEqual(names, ["page-a", "page-b", "page-c"])
+        self.assertEqual(self.names(answer.body), ["a", "b", "c"])
         self.assertNotIn("kind", answer.body["items"][0])
 
     def test_pages(self):
         """A list comes in pages of the asked size, all of one version."""
         first = self.list(limit=2).body
-        self.assertEqual([i["metadata"]["name"] for i in first["items"]], ["page-a", "page-b"])
+        self.assertEqual(self.names(first), ["a", "b"])
         second = self.list(**{"limit": 2, "continue": first["metadata"]["continue"]}).body
-        self.assertEqual([i["metadata"]["name"] for i in second["items"]], ["page-c"])
+        self.assertEqual(self.names(second), ["c"])
         self.assertNotIn("continue", second["metadata"])
         self.assertEqual(first["metadata"]["resourceVersion"], second["metadata"]["resourceVersion"])
 
@@ -336,9 +345,8 @@ class ListContract(ContractCase):
 
     def test_field_selector(self):
         """A fieldSelector chooses by name, and refuses fields that cannot be chosen by."""
-        self.maps()
         path = f"{self.place.core}/configmaps"
-        answer = self.api.call("GET", path, query={"fieldSelector": "metadata.name=page-b"})
-        self.assertEqual([i["metadata"]["name"] for i in answer.body["items"]], ["page-b"])
+        answer = self.api.call("GET", path, query={"fieldSelector": f"metadata.name={self.page}-b"})
+        self.assertEqual(self.names(answer.body), ["b"])
         answer = self.api.call("GET", self.place.sets, query={"fieldSelector": "spec.replicas=1"})
         self.assert_refused(answer, 400, "BadRequest", "field selector")

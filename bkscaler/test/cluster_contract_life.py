@@ -9,7 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest
 
 from bkscaler.test.cluster_client import ANSWER_LIMIT_S, JSON, MERGE, Watch
-from bkscaler.test.cluster_contract import ContractCase, numbers
+from bkscaler.test.cluster_contract import ContractCase
 
 Line = dict[str, Any]
 
@@ -19,7 +19,7 @@ class WatchContract(ContractCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.label = f"w{next(numbers)}"
+        self.label = self.place.name("w")
         self.maps = f"{self.place.core}/configmaps"
 
     def put(self, name: str, **data: str) -> str:
@@ -45,7 +45,7 @@ class WatchContract(ContractCase):
         for query in ({}, {"resourceVersion": "0"}):
             watch = self.watched(**query)
             self.assertEqual(self.seen(watch.next()), ("ADDED", "a"))
-            self.put("a", n=str(next(numbers)))
+            self.put("a", n=self.place.name("n"))
             self.assertEqual(self.seen(watch.next()), ("MODIFIED", "a"))
 
     def test_resume(self):

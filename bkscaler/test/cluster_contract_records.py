@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bkscaler.test.cluster_client import MERGE, Answer
-from bkscaler.test.cluster_contract import ContractCase, numbers
+from bkscaler.test.cluster_contract import ContractCase
 
 
 class LeaseContract(ContractCase):
@@ -22,7 +22,7 @@ class LeaseContract(ContractCase):
 
     def created(self) -> dict[str, Any]:
         """Create a Lease for this test."""
-        answer = self.api.call("POST", self.place.leases, self.lease(f"lease-{next(numbers)}"))
+        answer = self.api.call("POST", self.place.leases, self.lease(self.place.name("lease")))
         self.assertEqual(answer.code, 201, answer.body)
         return dict(answer.body)
 
@@ -56,7 +56,7 @@ class LeaseContract(ContractCase):
 
     def test_put_creates(self):
         """A Lease that does not exist is created by being put."""
-        name = f"lease-{next(numbers)}"
+        name = self.place.name("lease")
         answer = self.api.call("PUT", f"{self.place.leases}/{name}", self.lease(name))
         self.assertEqual((answer.code, answer.body["metadata"]["name"]), (201, name))
 
@@ -108,7 +108,7 @@ class EventContract(ContractCase):
         body: dict[str, Any] = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": "contract-", "namespace": namespace},
+            "metadata": {"generateName": self.place.name("event-"), "namespace": namespace},
             "eventTime": "2026-01-02T03:04:05.678901Z",
             "type": "Normal",
             "reason": "Woken",
@@ -130,7 +130,7 @@ class EventContract(ContractCase):
         answer = self.post()
         self.assertEqual(answer.code, 201, answer.body)
         name = answer.body["metadata"]["name"]
-        self.assertTrue(name.startswith("contract-"))
+        self.assertRegex(name, "-event-[0-9]+[a-z0-9]{5}$")
         core = self.api.call("GET", f"{self.place.core}/events/{name}").body
         self.assertEqual((core["message"], core["involvedObject"]["name"]), ("words", "x"))
         self.assertEqual(core["reportingComponent"], "bkscaler.example/scaler")
