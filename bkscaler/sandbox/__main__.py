@@ -19,7 +19,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from bkscaler.errors import ConfigurationError
-from bkscaler.sandbox.options import SandboxSettings, read_settings
+from bkscaler.sandbox.options import help_text, read_settings
 from bkscaler.sandbox.service import Ready, SandboxService, makeSandbox
 
 
@@ -29,19 +29,19 @@ def _start_logging() -> None:
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
-def _say_ready(ready: Ready, settings: SandboxSettings) -> None:
-    cluster = settings.cluster
-    name = f"{cluster.namespace}/{cluster.statefulset}"
-    print(f"sandbox ready: server={ready.url} kubeconfig={ready.kubeconfig} statefulset={name}", flush=True)
+def _say_ready(ready: Ready) -> None:
+    print(
+        f"sandbox ready: server={ready.url} kubeconfig={ready.kubeconfig} statefulset={ready.statefulset}",
+        flush=True,
+    )
 
 
-def run(settings: SandboxSettings, reactor: Any) -> int:
+def run(service: SandboxService, reactor: Any) -> int:
     """
     Run a sandbox until the reactor stops.
 
     :returns: exit code: 0, or 1 when it could not start.
     """
-    service = makeSandbox(settings, reactor, now=lambda: datetime.now(UTC), random=SystemRandom().random)
     failures: list[Failure] = []
 
     def failed(failure: Failure) -> None:
@@ -49,11 +49,10 @@ def run(settings: SandboxSettings, reactor: Any) -> int:
         failures.append(failure)
         reactor.stop()
 
-    def begin(service: SandboxService) -> None:
-        started = Deferred.fromCoroutine(service.listen())
-        started.addCallback(_say_ready, settings).addErrback(failed)
+    def begin() -> None:
+        Deferred.fromCoroutine(service.listen()).addCallback(_say_ready).addErrback(failed)
 
-    reactor.callWhenRunning(begin, service)
+    reactor.callWhenRunning(begin)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return 1 if failures else 0
@@ -65,16 +64,21 @@ def main(arguments: Sequence[str]) -> int:
 
     :returns: exit code.
     """
+    if "--help" in arguments:
+        print(help_text(), end="")
+        return 0
+    from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
+
     try:
         settings = read_settings(arguments)
+        random = SystemRandom().random
+        service = makeSandbox(settings, reactor, now=lambda: datetime.now(UTC), random=random)
     except ConfigurationError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 1
-    from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
-
     _start_logging()
-    return run(settings, reactor)
+    return run(service, reactor)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from bkscaler.sandbox.authorization import (
     user_of,
 )
 from bkscaler.sandbox.calls import Call, check_served, read_call
-from bkscaler.sandbox.discovery import HEALTH_PATHS, discover
+from bkscaler.sandbox.discovery import HEALTH_PATHS, discover, is_of_known_group
 from bkscaler.sandbox.failures import ApiFailure, no_such_path
 from bkscaler.sandbox.faults import FaultHook, inflict, no_faults
 from bkscaler.sandbox.handlers import Handlers
@@ -122,9 +122,12 @@ class ApiRoot(Resource):
         host = request.getHost()
         address = f"{getattr(host, 'host', '')}:{getattr(host, 'port', '')}"
         answer = describe(path) or discover(path, address)
-        if answer is None:
+        if answer is not None:
+            send_json(request, answer)
+        elif is_of_known_group(path):
             raise no_such_path()
-        send_json(request, answer)
+        else:
+            send_text(request, "404 page not found\n", code=404)
 
     def _serve_call(self, request: Request, call: Call, user: str) -> None:
         check_served(call)
@@ -136,4 +139,5 @@ class ApiRoot(Resource):
 
 
 def _query(request: Request) -> dict[str, str]:
-    return {key.decode("latin-1"): values[-1].decode() for key, values in (request.args or {}).items()}
+    arguments = request.args or {}
+    return {key.decode("latin-1"): values[-1].decode(errors="replace") for key, values in arguments.items()}

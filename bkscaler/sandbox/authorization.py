@@ -19,6 +19,7 @@ ADMIN = "sandbox-admin"
 ANONYMOUS = "system:anonymous"
 """User of a request without credentials."""
 
+_NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 _PUBLIC_PATHS = ("/healthz", "/livez", "/readyz", "/version")
 
 
@@ -66,7 +67,7 @@ def forbidden(access: Access) -> ApiFailure:
     """Give the 403 for an access that was not allowed."""
     if not access.resource:
         message = f'forbidden: User "{access.user}" cannot {access.verb} path "{access.path}"'
-        return ApiFailure(403, "Forbidden", message, details={})
+        return ApiFailure(403, "Forbidden", message, details={}, headers=_NO_SNIFFING)
     resource = "/".join(filter(None, (access.resource, access.subresource)))
     scope = f'in the namespace "{access.namespace}"' if access.namespace else "at the cluster scope"
     qualified = ".".join(filter(None, (access.resource, access.group)))
@@ -76,7 +77,7 @@ def forbidden(access: Access) -> ApiFailure:
         f'in API group "{access.group}" {scope}'
     )
     details = details_of(access.name, access.group, access.resource)
-    return ApiFailure(403, "Forbidden", message, details=details)
+    return ApiFailure(403, "Forbidden", message, details=details, headers=_NO_SNIFFING)
 
 
 def user_of(header: str | None, tokens: Mapping[str, str]) -> str:

@@ -14,10 +14,13 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from bkscaler.errors import ConfigurationError
 from bkscaler.sandbox.pods import PodProcess
 
 Command = Callable[[PodProcess], Sequence[str]]
 """Gives the program and its arguments for one pod."""
+
+_RUNTIMES = ("runc", "buildkit-runc", "crun")
 
 PROBE_LIMIT_S = 10.0
 """Longest time that ``buildkitd --version`` may take before the real one is given up."""
@@ -73,21 +76,31 @@ def custom_command(text: str) -> Command:
     return command
 
 
-def buildkitd_can_run() -> bool:
-    """Say whether the real buildkitd is on PATH and has what it needs: root and an OCI runtime."""
-    if not shutil.which("buildkitd") or os.geteuid() != 0:
-        return False
-    if not (shutil.which("runc") or shutil.which("buildkit-runc") or shutil.which("crun")):
-        return False
+def buildkitd_hindrance() -> str:
+    """Say why the real buildkitd cannot run on this machine; ``""`` when it can."""
+    if not shutil.which("buildkitd"):
+        return "buildkitd is not on PATH"
+    if not any(shutil.which(name) for name in _RUNTIMES):
+        return f"none of {', '.join(_RUNTIMES)} is on PATH"
+    if os.geteuid() != 0:
+        return "buildkitd must be run as root"
     try:
         subprocess.run(["buildkitd", "--version"], check=True, capture_output=True, timeout=PROBE_LIMIT_S)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"buildkitd does not run: {error}"
+    return ""
 
 
-def choose(backend: Backend, can_run: Callable[[], bool] = buildkitd_can_run) -> Backend:
-    """Turn ``auto`` into one of the two others; ``can_run`` is asked only for that."""
-    if backend is not Backend.AUTO:
+def choose(backend: Backend, hindrance: Callable[[], str] = buildkitd_hindrance) -> Backend:
+    """
+    Decide between the real one and the stand-in; ``auto`` is the real one where it can run.
+
+    :param hindrance: says why the real one cannot run; not asked for ``echo``.
+    :raises ConfigurationError: when the real one was asked for by name and cannot run.
+    """
+    if backend is Backend.ECHO:
         return backend
-    return Backend.BUILDKITD if can_run() else Backend.ECHO
+    why = hindrance()
+    if why and backend is Backend.BUILDKITD:
+        raise ConfigurationError(f"--backend {backend.value!r}: {why}")
+    return Backend.ECHO if why else Backend.BUILDKITD

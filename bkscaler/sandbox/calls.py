@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from bkscaler.sandbox.authorization import Access
+from bkscaler.sandbox.discovery import is_of_known_group
 from bkscaler.sandbox.failures import bad_request, no_such_path, not_allowed
 from bkscaler.sandbox.kinds import NAMESPACES, Kind, find_kind
 from bkscaler.sandbox.selectors import selected_name
@@ -116,7 +117,7 @@ def read_call(method: str, path: str, query: Mapping[str, str]) -> Call | None:
     :raises ApiFailure: 404 for a resource that does not exist, 405 for a method that makes no sense.
     """
     group, version, steps = _split(path)
-    if not steps:
+    if not steps or not is_of_known_group(path):
         return None
     legacy_watch = steps[0] == "watch"
     namespace, rest = _place(steps[1:] if legacy_watch else steps)

@@ -135,7 +135,7 @@ class StatefulSetController:
             self._create(owner, ordinal)
         for pod in plan.delete:
             delete_pod(self._state, pod, self._now())
-            self._say(owner, "SuccessfulDelete", "delete", pod["metadata"]["name"])
+            self._say(owner, "SuccessfulDelete", "Delete", pod["metadata"]["name"])
 
     def _create(self, owner: Object, ordinal: int) -> None:
         pod = new_pod(owner, ordinal)
@@ -146,7 +146,7 @@ class StatefulSetController:
         meta["generation"] = 1
         meta["creationTimestamp"] = stamp(self._now())
         self._state.put("pods", pod)
-        self._say(owner, "SuccessfulCreate", "create", meta["name"])
+        self._say(owner, "SuccessfulCreate", "Create", meta["name"])
 
     def _say(self, owner: Object, reason: str, verb: str, pod_name: str) -> None:
         name = owner["metadata"]["name"]

@@ -75,6 +75,16 @@ def core_versions(address: str) -> Object:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": by_client}
 
 
+def is_of_known_group(path: str) -> bool:
+    """Say whether a path lies below a group that is served, so that what is not there is told in JSON."""
+    match path.strip("/").split("/"):
+        case ["api", _, *_]:
+            return True
+        case ["apis", group, _, *_]:
+            return group_entry(group) is not None
+    return False
+
+
 def discover(path: str, address: str) -> Object | None:
     """
     Answer a discovery path.

@@ -18,6 +18,7 @@ _SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _ZONE = re.compile(r"(Z|[+-]\d\d:\d\d)$")
 _LAYOUT = "2006-01-02T15:04:05.000000Z07:00"
 _INT32_MAX = 2**31 - 1
+_GO_WORDS = {bool: "bool", str: "string", list: "array", dict: "object"}
 
 MICRO_TIMES = {
     LEASES: (("spec", "acquireTime"), ("spec", "renewTime")),
@@ -64,13 +65,31 @@ def int32(value: Any, where: str) -> int:
         return 0
     if isinstance(value, int) and not isinstance(value, bool) and -_INT32_MAX - 1 <= value <= _INT32_MAX:
         return value
-    if isinstance(value, bool):
-        shown = "bool"
-    elif isinstance(value, (int, float)):
-        shown = f"number {value}"
-    else:
-        shown = "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
+    shown = _GO_WORDS.get(type(value), f"number {value}")
     raise Undecodable(f"json: cannot unmarshal {shown} into Go struct field {where} of type int32")
+
+
+def _check_type(value: Any, wanted: type, shown: str, where: str) -> None:
+    if value is not None and not isinstance(value, wanted):
+        word = _GO_WORDS.get(type(value), "number")
+        raise Undecodable(f"json: cannot unmarshal {word} into Go struct field {where} of type {shown}")
+
+
+def _check_set(value: Object) -> None:
+    """Check what the sandbox itself reads in a StatefulSet."""
+    spec = value.get("spec")
+    _check_type(spec, dict, "v1.StatefulSetSpec", "StatefulSet.spec")
+    int32(dig(spec, "replicas"), "StatefulSetSpec.spec.replicas")
+    _check_type(dig(spec, "template"), dict, "v1.PodTemplateSpec", "StatefulSetSpec.spec.template")
+    pod = dig(spec, "template", "spec")
+    _check_type(pod, dict, "v1.PodSpec", "PodTemplateSpec.spec.template.spec")
+    containers = dig(pod, "containers")
+    _check_type(containers, list, "[]v1.Container", "PodSpec.spec.template.spec.containers")
+    for container in containers or []:
+        _check_type(container, dict, "v1.Container", "PodSpec.spec.template.spec.containers")
+        for name in ("name", "image"):
+            where = f"Container.spec.template.spec.containers.{name}"
+            _check_type(container.get(name), str, "string", where)
 
 
 def decode(kind: Kind, value: Object) -> None:
@@ -83,8 +102,8 @@ def decode(kind: Kind, value: Object) -> None:
         holder = dig(value, *path[:-1]) if len(path) > 1 else value
         if isinstance(holder, dict) and holder.get(path[-1]) is not None:
             holder[path[-1]] = micro_time(holder[path[-1]])
-    if kind is STATEFULSETS and dig(value, "spec", "replicas") is not None:
-        int32(value["spec"]["replicas"], "StatefulSetSpec.spec.replicas")
+    if kind is STATEFULSETS:
+        _check_set(value)
     if kind is LEASES:
         for name in ("leaseDurationSeconds", "leaseTransitions"):
             if dig(value, "spec", name) is not None:

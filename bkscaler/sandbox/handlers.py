@@ -15,12 +15,12 @@ from twisted.web.server import Request
 
 from bkscaler.sandbox.authorization import Access
 from bkscaler.sandbox.calls import Call
-from bkscaler.sandbox.failures import bad_request, unsupported_media_type
+from bkscaler.sandbox.failures import bad_request
 from bkscaler.sandbox.kinds import ACCESS_REVIEWS
 from bkscaler.sandbox.lists import ListOptions, check_list_version, list_objects
 from bkscaler.sandbox.objects import Now, Object, Random, dig
 from bkscaler.sandbox.patches import decode_json, read_patch
-from bkscaler.sandbox.protobuf import MEDIA_TYPE, read_review
+from bkscaler.sandbox.protobuf import MEDIA_TYPE, read_protobuf
 from bkscaler.sandbox.replies import accepted_form, header, send_failure, send_json
 from bkscaler.sandbox.reviews import review
 from bkscaler.sandbox.scale import ScaleVerbs
@@ -28,7 +28,8 @@ from bkscaler.sandbox.selectors import Selector, field_selector, label_selector
 from bkscaler.sandbox.state import State
 from bkscaler.sandbox.tables import make_table, metadata_only
 from bkscaler.sandbox.verbs import Verbs
-from bkscaler.sandbox.watches import Watches, WatchOptions, WatchStream, check_watch
+from bkscaler.sandbox.watches import Watches, WatchStream
+from bkscaler.sandbox.watchoptions import WatchOptions, check_watch
 
 FUTURE_WAIT_S = 3.0
 """Seconds a list waits for a version that has not come yet before it is answered 504."""
@@ -72,9 +73,7 @@ class Handlers:
         """
         form = accepted_form(header(request, "accept"))
         if call.kind is ACCESS_REVIEWS:
-            send_json(request, review(_review_of(request, body), user, self), code=201)
-        elif body and _is_protobuf(request):
-            raise unsupported_media_type()
+            send_json(request, review(_sent(request, call, body), user, self), code=201)
         elif call.subresource == "scale":
             self._handle_scale(request, call, body)
         elif call.verb == "list":
@@ -88,24 +87,24 @@ class Handlers:
         kind, namespace, name, code = call.kind, call.namespace, call.name, 200
         match call.verb:
             case "create":
-                value = self._verbs.create(kind, namespace, _object(body), dry_run=call.dry_run)
+                value = self._verbs.create(kind, namespace, _sent(request, call, body), dry_run=call.dry_run)
                 code = 201
             case "update":
                 value, created = self._verbs.replace(
-                    kind, namespace, name, _object(body), dry_run=call.dry_run
+                    kind, namespace, name, _sent(request, call, body), dry_run=call.dry_run
                 )
                 code = 201 if created else 200
             case "patch":
                 patch = read_patch(header(request, "content-type") or "", body)
                 value = self._verbs.patch(kind, namespace, name, patch, dry_run=call.dry_run)
             case "delete":
-                value = self._delete(call, body)
+                value = self._delete(request, call, body)
             case _:
                 value = self._verbs.get(kind, namespace, name)
         send_json(request, self._shown(call, value, form), code=code)
 
-    def _delete(self, call: Call, body: bytes) -> Object:
-        options = _object(body) if body.strip() else {}
+    def _delete(self, request: Request, call: Call, body: bytes) -> Object:
+        options = _json_object(body) if body.strip() and not _is_protobuf(request) else {}
         for key in ("gracePeriodSeconds", "propagationPolicy"):
             if call.text(key):
                 options[key] = call.number(key) if key == "gracePeriodSeconds" else call.text(key)
@@ -128,7 +127,7 @@ class Handlers:
         if call.verb == "get":
             value = self._scale.get(namespace, name)
         elif call.verb == "update":
-            value = self._scale.replace(namespace, name, _object(body), dry_run=call.dry_run)
+            value = self._scale.replace(namespace, name, _json_object(body), dry_run=call.dry_run)
         else:
             patch = read_patch(header(request, "content-type") or "", body)
             strict = call.text("fieldValidation") == "Strict"
@@ -197,18 +196,16 @@ def _cancel(_reason: Failure, call: IDelayedCall) -> None:
         call.cancel()
 
 
-def _review_of(request: Request, body: bytes) -> Object:
-    """Read an access review in the form it comes in; every other body must be JSON."""
-    if _is_protobuf(request):
-        return read_review(body)
-    return _object(body)
+def _sent(request: Request, call: Call, body: bytes) -> Object:
+    """Read the object that a client sent, in the form it comes in."""
+    return read_protobuf(call.kind, body) if _is_protobuf(request) else _json_object(body)
 
 
 def _is_protobuf(request: Request) -> bool:
     return (header(request, "content-type") or "").startswith(MEDIA_TYPE)
 
 
-def _object(body: bytes) -> Object:
+def _json_object(body: bytes) -> Object:
     """Read a body that must be one object, with its metadata."""
     value = decode_json(body, "couldn't get version/kind; json parse error")
     if not isinstance(value, dict) or not isinstance(dig(value, "metadata") or {}, dict):

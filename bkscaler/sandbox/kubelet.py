@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from bkscaler.sandbox.eventlog import EventLog
 from bkscaler.sandbox.objects import Now, Object, Random
 from bkscaler.sandbox.podlife import PodLife, Tools
+from bkscaler.sandbox.podrecord import PodRecord
 from bkscaler.sandbox.pods import Behaviour, BrokenRunner, FailureMode, PodRunner
 from bkscaler.sandbox.state import Change, State
 
@@ -41,6 +42,8 @@ class Kubelet:
     ) -> None:
         self._state = state
         self._clock = clock
+        self._now = now
+        self._events = events
         self._behaviour = behaviour
         self._runner = runner
         self._crashing = BrokenRunner(clock, random, CRASH_AFTER_S)
@@ -48,15 +51,7 @@ class Kubelet:
         self._lives: dict[str, PodLife] = {}
         self._calls: list[IDelayedCall] = []
         self._unsubscribe: Callable[[], None] | None = None
-        self._tools = Tools(
-            state=state,
-            clock=clock,
-            now=now,
-            random=random,
-            events=events,
-            behaviour=behaviour,
-            runner_for=self._runner_now,
-        )
+        self._tools = Tools(clock=clock, random=random, behaviour=behaviour, runner_for=self._runner_now)
 
     def start(self) -> None:
         """Begin to work."""
@@ -84,7 +79,8 @@ class Kubelet:
     def _changed(self, change: Change) -> None:
         pod, uid = change.object, change.object["metadata"]["uid"]
         if change.type == "ADDED":
-            self._lives[uid] = PodLife(pod, self._tools)
+            record = PodRecord(pod, self._state, now=self._now, events=self._events)
+            self._lives[uid] = PodLife(pod, record, self._tools)
         elif change.type == "DELETED":
             self._soon(self._gone, pod)
         elif "deletionTimestamp" in pod["metadata"]:

@@ -6,7 +6,6 @@ Pure; chance and wall clock come in as values. Any module of the sandbox may imp
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -57,7 +56,14 @@ def dig(value: Any, *path: str) -> Any:
 
 def clone(value: Object) -> Object:
     """Copy an object so deeply that the copy can be changed freely."""
-    return copy.deepcopy(value)
+    return {key: _clone_item(item) for key, item in value.items()}
+
+
+def _clone_item(item: Any) -> Any:
+    # Several times as fast as copy.deepcopy, which watches for circles that JSON cannot have.
+    if isinstance(item, dict):
+        return {key: _clone_item(value) for key, value in item.items()}
+    return [_clone_item(value) for value in item] if isinstance(item, list) else item
 
 
 def random_hex(random: Random, digits: int) -> str:

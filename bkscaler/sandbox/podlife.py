@@ -3,7 +3,7 @@ The life of one pod, from its creation to its removal, as the scheduler and a ku
 
 States (:class:`Stage`) and who moves them: the clock for scheduling, creating, pulling and backing off;
 the runner's container for readiness and exits; the API, through :meth:`PodLife.stop` and
-:meth:`PodLife.vanish`, for the end. Every write checks that the pod of this uid is still there.
+:meth:`PodLife.vanish`, for the end. What is shown of it is :mod:`~bkscaler.sandbox.podrecord`'s.
 
 ::
 
@@ -14,28 +14,17 @@ the runner's container for readiness and exits; the API, through :meth:`PodLife.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from bkscaler.backoff import Backoff
-from bkscaler.sandbox.deletion import delete_pod
-from bkscaler.sandbox.eventlog import EventLog
-from bkscaler.sandbox.objects import Now, Object, Random, dig, random_hex, stamp
+from bkscaler.sandbox.objects import Object, Random, random_hex
+from bkscaler.sandbox.podrecord import PodRecord
 from bkscaler.sandbox.pods import Behaviour, Container, FailureMode, PodProcess, PodRunner
-from bkscaler.sandbox.podstatus import (
-    UNSCHEDULABLE,
-    ContainerFacts,
-    bind,
-    container_name,
-    image_of,
-    mark_unschedulable,
-    show_alive,
-    show_ended,
-)
-from bkscaler.sandbox.state import State
 
 SCHEDULE_S = 0.009
 """Seconds from a pod's creation to its binding."""
@@ -74,22 +63,16 @@ class Stage(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What every pod's life needs; shared by all lives of one kubelet."""
+    """
+    What every pod's life needs; shared by all lives of one kubelet.
 
-    state: State
+    :param runner_for: gives the runner for a container that is to be started now.
+    """
+
     clock: IReactorTime
-    now: Now
     random: Random
-    events: EventLog
     behaviour: Behaviour
     runner_for: Callable[[], PodRunner]
-
-
-def _pull_error(image: str) -> str:
-    return (
-        f'rpc error: code = NotFound desc = failed to pull and unpack image "{image}": failed to resolve '
-        f'reference "{image}": {image}: not found'
-    )
 
 
 class PodLife:
@@ -97,40 +80,36 @@ class PodLife:
     One pod. Lives from its creation until it has :attr:`Stage.ENDED`; owns its container and its timers.
 
     :param pod: the pod as it was created.
+    :param record: the same pod in the state.
     """
 
-    def __init__(self, pod: Object, tools: Tools) -> None:
+    def __init__(self, pod: Object, record: PodRecord, tools: Tools) -> None:
+        self._record = record
         self._tools = tools
-        self._namespace: str = pod["metadata"]["namespace"]
-        self._name: str = pod["metadata"]["name"]
-        self._uid: str = pod["metadata"]["uid"]
+        self._port = _port(pod)
         self._stage = Stage.UNBOUND
-        self._facts = ContainerFacts(state={"waiting": {"reason": "ContainerCreating"}})
         self._container: Container | None = None
-        self._started = ""
         self._failures = 0
+        self._grace_s = math.inf
         self._timers: list[IDelayedCall] = []
         self._after(SCHEDULE_S, self._schedule)
 
     def __repr__(self) -> str:
-        return f"<PodLife {self._namespace}/{self._name} {self._stage.value}>"
-
-    @property
-    def stage(self) -> Stage:
-        """Where the pod is now."""
-        return self._stage
+        return f"<PodLife {self._record} {self._stage.value}>"
 
     def stop(self, grace_s: float) -> None:
         """
-        Begin to end: the pod has got a deletionTimestamp. Ignored when it is ending already.
+        Begin to end: the pod has got a deletionTimestamp. When it is ending already, a shorter grace counts.
 
         Must be called from the clock, not from within a notification of the state, as it writes.
         """
-        if self._stage in (Stage.STOPPING, Stage.ENDED):
+        if self._stage is Stage.ENDED or grace_s >= self._grace_s:
             return
-        pod = self._pod()
-        if pod is not None and self._facts.container_id:
-            self._say(pod, "Killing", f"Stopping container {container_name(pod)}")
+        self._grace_s = grace_s
+        if self._stage is Stage.STOPPING:
+            self._after(grace_s, self._kill)
+            return
+        self._record.say_killing()
         self._cancel_timers()
         self._stage = Stage.STOPPING
         self._after(min(self._tools.behaviour.stop_delay_s, grace_s), self._terminate)
@@ -145,7 +124,7 @@ class PodLife:
     def readiness_changed(self, ready: bool) -> None:
         """Hear from the container; taken while running and while stopping, ignored elsewhere."""
         if self._stage in (Stage.RUNNING, Stage.STOPPING):
-            self._show(ready=ready)
+            self._record.show(ready=ready)
 
     def exited(self, code: int) -> None:
         """Hear that the container has ended: a crash while running, the end while stopping."""
@@ -153,7 +132,9 @@ class PodLife:
         if self._stage is Stage.STOPPING:
             self._finish(code)
         elif self._stage is Stage.RUNNING:
-            self._crashed(code)
+            self._stage = Stage.CRASHED
+            self._record.show_crashed(code)
+            self._after(ERROR_SHOWN_S, self._back_off)
 
     def _after(self, seconds: float, function: Callable[[], None]) -> None:
         self._timers = [timer for timer in self._timers if timer.active()]
@@ -165,131 +146,62 @@ class PodLife:
                 timer.cancel()
         self._timers.clear()
 
-    def _pod(self) -> Object | None:
-        """Give the pod as it is now, or None when it or its uid is gone."""
-        pod = self._tools.state.get("pods", self._namespace, self._name)
-        return pod if pod is not None and pod["metadata"]["uid"] == self._uid else None
-
-    def _show(self, **changes: object) -> None:
-        """Change what is known of the container, and write the status that follows."""
-        self._facts = replace(self._facts, **changes)  # type: ignore[arg-type]  # names are the fields'
-        pod = self._pod()
-        if pod is not None:
-            show_alive(pod, self._tools.now(), self._facts)
-            self._tools.state.put("pods", pod)
-
-    def _say(self, pod: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        container = container_name(pod)
-        self._tools.events.kubelet(pod, reason, message, container=container, warning=warning)
+    def _retry(self, function: Callable[[], None]) -> float:
+        """Do something after a delay that grows with the failures; give the delay."""
+        self._failures += 1
+        delay_s = RETRY.delay_s(self._failures, self._tools.random)
+        self._after(delay_s, function)
+        return delay_s
 
     def _schedule(self) -> None:
-        pod = self._pod()
-        if pod is None:
-            return
-        events, now = self._tools.events, self._tools.now()
         if self._tools.behaviour.failure is FailureMode.UNSCHEDULABLE:
-            if not dig(pod, "status", "conditions"):
-                mark_unschedulable(pod, now)
-                pod = self._tools.state.put("pods", pod)
-                events.scheduler(pod, "FailedScheduling", UNSCHEDULABLE, warning=True)
+            self._record.show_unschedulable()
             self._after(RESCHEDULE_S, self._schedule)
             return
-        bind(pod, now)
-        pod = self._tools.state.put("pods", pod)
-        node = pod["spec"]["nodeName"]
-        events.scheduler(pod, "Scheduled", f"Successfully assigned {self._namespace}/{self._name} to {node}")
+        self._record.bind()
         self._stage = Stage.CREATING
         self._after(CREATE_S, self._create)
 
     def _create(self) -> None:
-        self._show()
+        self._record.show()
         self._after(self._tools.behaviour.start_delay_s, self._begin)
 
     def _begin(self) -> None:
-        if not self._facts.ip:
-            self._facts = replace(self._facts, ip=self._tools.runner_for().new_address())
+        if not self._record.facts.ip:
+            self._record.note(ip=self._tools.runner_for().new_address())
         if self._tools.behaviour.failure is FailureMode.IMAGEPULL:
-            self._pull()
+            self._stage = Stage.PULLING
+            self._record.show_pull_failed()
+            self._after(PULL_ERROR_SHOWN_S, self._back_off_pull)
         else:
             self._run()
 
-    def _pull(self) -> None:
-        """Fail to pull the image."""
-        pod = self._pod()
-        if pod is None:
-            return
-        self._stage = Stage.PULLING
-        image, error = image_of(pod), _pull_error(image_of(pod))
-        self._say(pod, "Pulling", f'Pulling image "{image}"')
-        self._say(pod, "Failed", f'Failed to pull image "{image}": {error}', warning=True)
-        self._say(pod, "Failed", "Error: ErrImagePull", warning=True)
-        self._show(state={"waiting": {"reason": "ErrImagePull", "message": error}})
-        self._after(PULL_ERROR_SHOWN_S, self._back_off_pull)
-
     def _back_off_pull(self) -> None:
-        pod = self._pod()
-        if pod is None:
-            return
-        self._failures += 1
-        image, error = image_of(pod), _pull_error(image_of(pod))
-        self._say(pod, "BackOff", f'Back-off pulling image "{image}"')
-        self._say(pod, "Failed", "Error: ImagePullBackOff", warning=True)
-        message = f'Back-off pulling image "{image}": ErrImagePull: {error}'
-        self._show(state={"waiting": {"reason": "ImagePullBackOff", "message": message}})
-        self._after(RETRY.delay_s(self._failures, self._tools.random), self._begin)
+        self._record.show_pull_backing_off()
+        self._retry(self._begin)
 
     def _run(self) -> None:
         """Start the container."""
-        pod = self._pod()
-        if pod is None:
-            return
-        self._say(pod, "Pulled", f'Container image "{image_of(pod)}" already present on machine')
-        self._say(pod, "Created", "Container created")
-        self._say(pod, "Started", "Container started")
         self._stage = Stage.RUNNING
-        self._started = stamp(self._tools.now())
-        container_id = f"containerd://{random_hex(self._tools.random, 64)}"
-        self._show(state={"running": {"startedAt": self._started}}, container_id=container_id)
-        process = PodProcess(name=self._name, uid=self._uid, ip=self._facts.ip, port=_port(pod))
+        record = self._record
+        record.show_started(f"containerd://{random_hex(self._tools.random, 64)}")
+        process = PodProcess(name=record.name, uid=record.uid, ip=record.facts.ip, port=self._port)
         container = self._tools.runner_for().start(process, self)
         if self._stage is Stage.RUNNING:
             self._container = container
 
-    def _terminated(self, code: int) -> Object:
-        state: Object = {"exitCode": code, "reason": "Error" if code else "Completed"}
-        state.update(startedAt=self._started, finishedAt=stamp(self._tools.now()))
-        state["containerID"] = self._facts.container_id
-        return {"terminated": state}
-
-    def _crashed(self, code: int) -> None:
-        self._stage = Stage.CRASHED
-        self._show(state=self._terminated(code), ready=False)
-        self._after(ERROR_SHOWN_S, self._back_off)
-
     def _back_off(self) -> None:
-        pod = self._pod()
-        if pod is None:
-            return
         self._stage = Stage.BACKOFF
-        self._failures += 1
-        delay_s = RETRY.delay_s(self._failures, self._tools.random)
-        where = f"{self._name}_{self._namespace}({self._uid})"
-        container = container_name(pod)
-        message = f"Back-off restarting failed container {container} in pod {where}"
-        self._say(pod, "BackOff", message, warning=True)
-        message = f"back-off {delay_s:.0f}s restarting failed container={container} pod={where}"
-        waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
-        self._show(state=waiting, last_state=self._facts.state)
-        self._after(delay_s, self._restart)
+        self._record.show_backing_off(self._retry(self._restart))
 
     def _restart(self) -> None:
-        self._facts = replace(self._facts, restarts=self._facts.restarts + 1)
+        self._record.note(restarts=self._record.facts.restarts + 1)
         self._run()
 
     def _terminate(self) -> None:
         if self._container is not None:
             self._container.terminate()
-        elif self._facts.container_id:
+        elif self._record.has_run:
             self._finish(0)
         else:
             self._remove()
@@ -301,19 +213,13 @@ class PodLife:
     def _finish(self, code: int) -> None:
         """Show the container's end, then remove the pod."""
         self._cancel_timers()
-        self._facts = replace(self._facts, state=self._terminated(code), last_state={}, ready=False)
-        pod = self._pod()
-        if pod is not None:
-            show_ended(pod, self._tools.now(), self._facts, code)
-            self._tools.state.put("pods", pod)
+        self._record.show_ended(code)
         self._after(REMOVE_S, self._remove)
 
     def _remove(self) -> None:
         self._cancel_timers()
         self._stage = Stage.ENDED
-        pod = self._pod()
-        if pod is not None:
-            delete_pod(self._tools.state, pod, self._tools.now(), 0)
+        self._record.remove()
 
 
 def _port(pod: Object) -> int:

@@ -22,6 +22,20 @@ UNSCHEDULABLE = (
 )
 """What the scheduler says of a pod that fits nowhere."""
 
+_TOLERATIONS = [
+    {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+]
+_POD_SPEC: Object = {
+    # What admission adds to every pod.
+    "serviceAccountName": "default",
+    "serviceAccount": "default",
+    "tolerations": _TOLERATIONS,
+    "priority": 0,
+    "enableServiceLinks": True,
+    "preemptionPolicy": "PreemptLowerPriority",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerFacts:
@@ -72,7 +86,12 @@ def new_pod(owner: Object, ordinal: int) -> Object:
     pod_meta.update(labels=labels, ownerReferences=[reference])
     if dig(template, "metadata", "annotations"):
         pod_meta["annotations"] = template["metadata"]["annotations"]
-    spec = {**template["spec"], "hostname": name, "subdomain": owner["spec"].get("serviceName", "")}
+    spec = {
+        **template["spec"],
+        **_POD_SPEC,
+        "hostname": name,
+        "subdomain": owner["spec"].get("serviceName", ""),
+    }
     status = {"phase": "Pending", "qosClass": "BestEffort"}
     return {"kind": "Pod", "apiVersion": "v1", "metadata": pod_meta, "spec": spec, "status": status}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -30,7 +31,15 @@ PROBE_EVERY_S = 0.1
 PROBE_LIMIT_S = 1.0
 """Seconds one readiness probe may take."""
 
-_IN_A_SESSION = "import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])"
+_IN_A_SESSION = """
+import os, sys
+os.setsid()
+try:
+    os.execvp(sys.argv[1], sys.argv[1:])
+except OSError as error:
+    sys.exit(f"cannot run {sys.argv[1]}: {error.strerror}")
+"""
+_QUICKLY = ("-I", "-S", "-c", _IN_A_SESSION)
 
 
 class LocalProcess(ProcessProtocol):
@@ -50,13 +59,16 @@ class LocalProcess(ProcessProtocol):
         self._events = events
         self._reactor = reactor
         self._probe_call: IDelayedCall | None = None
-        self._alive = True
+        self._alive = False
+        self._pid = 0
 
     def __repr__(self) -> str:
         return f"<LocalProcess {self.process.name} on {self.process.ip}:{self.process.port}>"
 
     def connectionMade(self) -> None:
         """Begin to probe."""
+        self._pid = getattr(self.transport, "pid", 0)
+        self._alive = True
         self._probe_call = self._reactor.callLater(PROBE_EVERY_S, self._probe)
 
     def terminate(self) -> None:
@@ -67,9 +79,14 @@ class LocalProcess(ProcessProtocol):
         """Send SIGKILL."""
         self._signal(signal.SIGKILL)
 
+    def processExited(self, reason: Failure) -> None:
+        """Kill what the process has left behind, as the end of a container does."""
+        self._alive = False
+        with suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGKILL)
+
     def processEnded(self, reason: Failure) -> None:
         """Report the exit; 128 and more is a signal."""
-        self._alive = False
         if self._probe_call is not None and self._probe_call.active():
             self._probe_call.cancel()
         value = reason.value
@@ -78,14 +95,13 @@ class LocalProcess(ProcessProtocol):
         self.ended.callback(None)
 
     def _signal(self, number: signal.Signals) -> None:
-        pid = getattr(self.transport, "pid", None)
-        if not self._alive or pid is None:
+        if not self._alive:
             return
         try:
-            os.killpg(pid, number)
+            os.killpg(self._pid, number)
         except ProcessLookupError:
             # It has not become the leader of its session yet.
-            os.kill(pid, number)
+            os.kill(self._pid, number)
 
     def _probe(self) -> None:
         endpoint = TCP4ClientEndpoint(
@@ -128,7 +144,7 @@ class LocalRunner:
     def start(self, process: PodProcess, events: ContainerEvents) -> LocalProcess:
         """Start a process; one that cannot be executed reports an exit with 1."""
         local = LocalProcess(process, events, self._reactor)
-        arguments = [sys.executable, "-c", _IN_A_SESSION, *self._command(process)]
+        arguments = [sys.executable, *_QUICKLY, *self._command(process)]
         self._reactor.spawnProcess(
             local, sys.executable, arguments, env=dict(os.environ), childFDs={0: "w", 1: 2, 2: 2}
         )

@@ -49,11 +49,6 @@ def label_selector(text: str) -> Selector:
     return lambda obj: all(term(obj) for term in terms)
 
 
-def match_labels(wanted: dict[str, str]) -> Selector:
-    """Select objects that carry all of these labels."""
-    return lambda obj: all(_label(obj, key) == value for key, value in wanted.items())
-
-
 def _field_terms(text: str) -> list[tuple[str, str, str]]:
     terms = []
     for term in filter(None, text.split(",")):

@@ -67,10 +67,12 @@ class Ready:
 
     :param url: URL of the API.
     :param kubeconfig: path of the file for clients.
+    :param statefulset: ``namespace/name`` of the StatefulSet.
     """
 
     url: str
     kubeconfig: str
+    statefulset: str
 
 
 class SandboxService(Service):
@@ -129,7 +131,8 @@ class SandboxService(Service):
             namespace=settings.cluster.namespace,
         )
         write_private_file(settings.kubeconfig, text)
-        return Ready(url=url, kubeconfig=settings.kubeconfig)
+        statefulset = f"{settings.cluster.namespace}/{settings.cluster.statefulset}"
+        return Ready(url=url, kubeconfig=settings.kubeconfig, statefulset=statefulset)
 
     def startService(self) -> None:
         """Let the cluster work."""
@@ -173,6 +176,7 @@ def makeSandbox(  # named as Twisted names its makers
     :param reactor: listens, spawns, connects and keeps time.
     :param now: wall clock.
     :param random: chance for uids, addresses and the token, so it must not be guessable.
+    :raises ConfigurationError: when buildkitd was asked for and cannot run here.
     """
     command, scratch = _command_of(settings)
     runner = LocalRunner(reactor, random=random, command=command)

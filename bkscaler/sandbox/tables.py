@@ -24,7 +24,7 @@ from bkscaler.sandbox.kinds import (
     Kind,
 )
 from bkscaler.sandbox.objects import Object, dig, parse_stamp
-from bkscaler.sandbox.views import to_view
+from bkscaler.sandbox.views import from_view
 
 Cells = Callable[[Object, datetime], list[Any]]
 
@@ -118,7 +118,7 @@ def _pod_cells(value: Object, now: datetime) -> list[Any]:
 
 
 def _event_cells(value: Object, now: datetime) -> list[Any]:
-    value = to_view(CORE_EVENTS, value) if "involvedObject" in value else _as_core(value)
+    value = value if "involvedObject" in value else from_view(EVENTS, value)
     about = value.get("involvedObject") or {}
     source = dig(value, "source", "component") or value.get("reportingComponent") or ""
     host = dig(value, "source", "host") or value.get("reportingInstance") or ""
@@ -136,13 +136,6 @@ def _event_cells(value: Object, now: datetime) -> list[Any]:
         value.get("count") or dig(value, "series", "count") or 1,
         value["metadata"]["name"],
     ]
-
-
-def _as_core(value: Object) -> Object:
-    """Read an ``events.k8s.io`` Event's cells from their core names."""
-    about, note = value.get("regarding"), value.get("note")
-    reporter = value.get("reportingController")
-    return {**value, "involvedObject": about, "message": note, "reportingComponent": reporter}
 
 
 def _service_cells(value: Object, now: datetime) -> list[Any]:

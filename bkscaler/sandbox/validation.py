@@ -68,6 +68,15 @@ def _set_causes(value: Object, old: Object | None) -> Iterator[Cause]:
     if not selector or any(labels.get(key) != item for key, item in selector.items()):
         message = "Invalid value: null: `selector` does not match template `labels`"
         yield Cause(message=message, field="spec.template.metadata.labels")
+    containers = dig(value, "spec", "template", "spec", "containers") or []
+    path = "spec.template.spec.containers"
+    if not containers:
+        yield Cause(reason="FieldValueRequired", message="Required value", field=path)
+    for index, container in enumerate(containers):
+        for name in ("name", "image"):
+            if not container.get(name):
+                field = f"{path}[{index}].{name}"
+                yield Cause(reason="FieldValueRequired", message="Required value", field=field)
     if old is not None and _spec_without_mutable(value) != _spec_without_mutable(old):
         yield Cause(reason="FieldValueForbidden", message=_IMMUTABLE_MESSAGE, field="spec")
 

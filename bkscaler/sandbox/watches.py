@@ -9,20 +9,19 @@ the client leaves, or when the sandbox stops.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from bkscaler.sandbox.failures import ApiFailure, Cause, expired, invalid, malformed_version
-from bkscaler.sandbox.kinds import PODS, STATEFULSETS, Kind
+from bkscaler.sandbox.failures import ApiFailure, expired
 from bkscaler.sandbox.objects import Now, Object
 from bkscaler.sandbox.replies import begin, encode
 from bkscaler.sandbox.selectors import Selector
 from bkscaler.sandbox.state import Change, State, TooOld
 from bkscaler.sandbox.tables import make_table, metadata_only
 from bkscaler.sandbox.views import table_of, to_view
+from bkscaler.sandbox.watchoptions import WatchOptions, empty_object
 
 BOOKMARK_S = 60.0
 """Seconds between two bookmarks, about; a real server adds jitter."""
@@ -32,64 +31,6 @@ LAST_BOOKMARK_S = 2.0
 
 SHORT_WATCH_S = 10.0
 """Watches not longer than this get no last bookmark, as was recorded."""
-
-_EMPTY: dict[Kind, Object] = {
-    STATEFULSETS: {
-        "spec": {
-            "replicas": 0,
-            "selector": None,
-            "template": {"metadata": {}, "spec": {"containers": None}},
-            "serviceName": "",
-            "updateStrategy": {},
-        },
-        "status": {"replicas": 0, "availableReplicas": 0},
-    },
-    PODS: {"spec": {"containers": None}, "status": {}},
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WatchOptions:
-    """
-    What a client asks of a watch.
-
-    :param kind: the resource.
-    :param namespace: ``""`` for all.
-    :param version: ``resourceVersion``.
-    :param match: ``resourceVersionMatch``.
-    :param timeout_s: seconds until the server ends it, > 0.
-    :param bookmarks: send bookmarks.
-    :param initial_events: ``sendInitialEvents``; None when the client did not say.
-    :param form: ``Table``, ``PartialObjectMetadata`` or ``""``.
-    :param include: for Tables, what of the objects goes with the rows.
-    """
-
-    kind: Kind
-    namespace: str = ""
-    version: str = ""
-    match: str = ""
-    timeout_s: float
-    bookmarks: bool = False
-    initial_events: bool | None = None
-    form: str = ""
-    include: str = "Metadata"
-
-
-def check_watch(options: WatchOptions) -> int:
-    """
-    Check the options that go together.
-
-    :returns: the version to start after; 0 for any.
-    :raises ApiFailure: 422 for an initial-events request without its match, 500 for a bad version.
-    """
-    if options.initial_events is not None and options.match != "NotOlderThan":
-        message = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        cause = Cause(reason="FieldValueForbidden", message=message, field="resourceVersionMatch")
-        raise invalid("ListOptions", "meta.k8s.io", "", cause)
-    version = options.version or "0"
-    if not version.isdigit():
-        raise malformed_version(version, f'resourceVersion: Invalid value: "{version}": ')
-    return int(version)
 
 
 def _nothing() -> None:
@@ -101,7 +42,7 @@ class WatchStream:
     One open watch. Lives until :meth:`end` or until its client leaves; then it holds nothing.
 
     :param request: the request it answers.
-    :param options: checked with :func:`check_watch`, whose result is ``after``.
+    :param options: checked with :func:`~bkscaler.sandbox.watchoptions.check_watch`, which gave ``after``.
     :param after: version to start after, 0 for any.
     :param selector: which objects the client sees.
     """
@@ -239,7 +180,7 @@ class WatchStream:
         if self._options.form == "Table":
             value = make_table(kind, [], meta, self._now(), columns=False)
         else:
-            value.update(_EMPTY.get(kind, {}))
+            value.update(empty_object(kind))
         self._line("BOOKMARK", value)
 
     def _bookmark_again(self) -> None:
