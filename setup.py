@@ -28,6 +28,7 @@ setup(
         "pyopenssl >= 24.1",
         "service-identity >= 24.1",
         "pyyaml >= 6",
+        "h2 >= 4",
     ],
     extras_require={
         # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.
