@@ -72,6 +72,7 @@ class Place:
 
     def remove(self) -> None:
         """Remove the namespace, or what was made in one that was there before; the sets are gone by then."""
+        self.api.close()  # idle for long, so that the server may have closed it; the next call connects anew
         if self._made:
             self.api.call("DELETE", f"/api/v1/namespaces/{self.namespace}")
         for path in () if self._made else (self.leases, self.events, f"{self.core}/configmaps"):
