@@ -111,6 +111,26 @@ SETTINGS: tuple[Setting, ...] = (
         detail="Counted for each client from its own arrival. Node scale-up and image pulls take minutes.",
     ),
     Setting(
+        flag="give-up-after",
+        env="GIVE_UP_AFTER",
+        default="off",
+        read=readers.duration_or_off,
+        help="How long a client is held for a builder that cannot come as things are; off waits on.",
+        detail="Counts while no node fits the pod or its image cannot be pulled. Where nodes are added on "
+        "demand, keep it above the minutes that takes.",
+    ),
+    Setting(
+        flag="readiness",
+        env="BUILDKITD_READINESS",
+        default="pod",
+        read=readers.one_of("pod", "tcp", "grpc"),
+        help="When a pod can be given clients: it is Ready (pod), its port accepts (tcp), or it says that it "
+        "serves (grpc).",
+        detail="`tcp` and `grpc` do not wait for the Ready condition, which a slow readiness probe delays by "
+        "up to its period; `grpc` asks grpc.health.v1. With `--target-address dns` both need "
+        "publishNotReadyAddresses in the headless Service.",
+    ),
+    Setting(
         flag="target-address",
         env="BUILDKITD_TARGET_ADDRESS",
         default="pod-ip",
@@ -165,6 +185,14 @@ SETTINGS: tuple[Setting, ...] = (
         detail="Each joined connection needs two file descriptors.",
     ),
     Setting(
+        flag="relay",
+        env="RELAY",
+        default="auto",
+        read=readers.one_of("auto", "splice", "copy"),
+        help="Who moves the bytes of joined connections: the kernel (splice) or Python (copy).",
+        detail="`auto` splices where the system can.",
+    ),
+    Setting(
         flag="log-format",
         env="LOG_FORMAT",
         default="text",
@@ -186,7 +214,8 @@ class Settings:
     """
     Every setting, read and checked. Fields ending in ``_s`` are seconds; :data:`SETTINGS` says the rest.
 
-    Addresses are Twisted endpoint descriptions; ``admin_addr`` and ``kubeconfig`` are None for none.
+    Addresses are Twisted endpoint descriptions; ``admin_addr`` and ``kubeconfig`` are None for none, and an
+    infinite ``give_up_after_s`` means never.
     """
 
     listen_addr: str
@@ -197,6 +226,8 @@ class Settings:
     idle_timeout_s: float
     kubeconfig: str | None
     ready_wait_timeout_s: float
+    give_up_after_s: float
+    readiness: str
     target_address: str
     cluster_domain: str
     admin_addr: str | None
@@ -204,6 +235,7 @@ class Settings:
     hold_after_s: float
     drain_timeout_s: float
     max_connections: int
+    relay: str
     log_format: str
     log_level: str
 

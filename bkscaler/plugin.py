@@ -34,6 +34,7 @@ from bkscaler import __version__, config
 from bkscaler.config import Settings
 from bkscaler.errors import ConfigurationError
 from bkscaler.frontend.dial import DIAL_TIMEOUT_S, Dialer
+from bkscaler.frontend.health import check_health
 from bkscaler.frontend.listener import ProxyFactory
 from bkscaler.frontend.session import Surroundings
 from bkscaler.kube.auth import ClusterAccess
@@ -71,11 +72,14 @@ class Options(config.Options):
         """Find the cluster; say what keeps us from it."""
         if not settings_are_good:
             return []
+        problems = []
+        if self.settings.relay == "splice" and not CAN_SPLICE:
+            problems.append("--relay: 'splice' is not possible on this system; use copy or auto")
         try:
             self.access = find_access(kubeconfig=self.settings.kubeconfig, environ=self.environ)
         except ConfigurationError as error:
-            return list(error.problems)
-        return []
+            problems += error.problems
+        return problems
 
 
 class Listener(StreamServerEndpointService):
@@ -148,9 +152,15 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         name=settings.sts_name,
         clock=reactor,
         random=random,
+        require_ready=settings.readiness == "pod",
     )
-    limits = Limits(idle_timeout_s=settings.idle_timeout_s)
-    scaler = Scaler(clock=reactor, cluster=view, limits=limits, random=random)
+    scaler = Scaler(
+        clock=reactor,
+        cluster=view,
+        limits=Limits(idle_timeout_s=settings.idle_timeout_s),
+        random=random,
+        give_up_after_s=settings.give_up_after_s,
+    )
     view.on_change = scaler.observed
     factory = _proxy(settings, reactor, scaler)
     listener = Listener(reactor, "listen-addr", settings.listen_addr, factory)
@@ -200,8 +210,11 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
     def endpoint_for(replica: Replica) -> IStreamClientEndpoint:
         return builder_endpoint(settings, reactor, replica)
 
+    async def check(replica: Replica) -> None:
+        await check_health(endpoint_for(replica), reactor)
+
     def join(client: Leg, builder: Leg) -> Relay:
-        if CAN_SPLICE:
+        if CAN_SPLICE and settings.relay != "copy":
             return SpliceRelay(client, builder, works)
         return CopyRelay(client, builder, hangups=hangups, stalls=stalls)
 
@@ -209,7 +222,7 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
         clock=reactor,
         random=random.random,
         capacity=scaler,
-        dialer=Dialer(endpoint_for),
+        dialer=Dialer(endpoint_for, check if settings.readiness == "grpc" else None),
         join=join,
         hangups=hangups,
         probe_grace_s=settings.probe_grace_s,

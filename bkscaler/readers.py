@@ -7,6 +7,7 @@ import it; it imports :mod:`bkscaler.durations`.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -39,7 +40,12 @@ def positive_duration(text: str) -> float:
     return seconds
 
 
-DURATIONS = (duration, positive_duration)
+def duration_or_off(text: str) -> float:
+    """Read a duration above zero, to seconds, or ``off``, which is infinite."""
+    return math.inf if text == "off" else positive_duration(text)
+
+
+DURATIONS = (duration, positive_duration, duration_or_off)
 """The readers whose value is in seconds."""
 
 

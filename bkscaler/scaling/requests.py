@@ -33,6 +33,10 @@ QUICK_S = 10.0
 """The same number asked for again within this time: somebody else undoes what we do, or the server does."""
 
 
+READ, SCALE = "read", "scale"
+"""What may be asked of the API, in the words of its reports."""
+
+
 class Cluster(Protocol):
     """What this room asks of a cluster. Errors are :class:`~bkscaler.errors.ApiError`."""
 
@@ -65,6 +69,8 @@ class ScaleRequests:
         it is, or the wait after a failure is over.
     :param on_checked: called when a :meth:`check` has succeeded: what is observed now is fresh.
     :param on_forbidden: called with the server's words when the right to scale up is missing.
+    :param on_answer: called after each request with what was asked, :data:`READ` or :data:`SCALE`, and what
+        it failed with, or None.
     """
 
     log = Logger()
@@ -78,6 +84,7 @@ class ScaleRequests:
         on_free: Callable[[], None],
         on_checked: Callable[[], None],
         on_forbidden: Callable[[str], None],
+        on_answer: Callable[[str, Exception | None], None],
     ) -> None:
         self._clock = clock
         self._cluster = cluster
@@ -85,6 +92,7 @@ class ScaleRequests:
         self._on_free = on_free
         self._on_checked = on_checked
         self._on_forbidden = on_forbidden
+        self._on_answer = on_answer
         self._timers = Timers(clock)
         self._pending: set[Deferred[None]] = set()
         self._stopped = False
@@ -171,9 +179,11 @@ class ScaleRequests:
         except CancelledError:
             raise
         except Exception as error:
+            self._on_answer(SCALE, None if isinstance(error, Conflict) else error)
             await self._recover(error)
             forbidden = error.message if isinstance(error, Forbidden) and not decision.down else ""
         else:
+            self._on_answer(SCALE, None)
             self._succeeded(decision)
         if self._stopped:
             return
@@ -246,8 +256,10 @@ class ScaleRequests:
             raise
         except ApiError as error:
             self.log.debug("reading the cluster failed: {error}", error=str(error))
+            self._on_answer(READ, error)
             return False
         except Exception:
             self.log.failure("unexpected failure of a read of the cluster")
             return False
+        self._on_answer(READ, None)
         return True

@@ -28,12 +28,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bkscaler.errors import IllegalMove, WakeImpossible
+from bkscaler.errors import Forbidden, IllegalMove, WakeImpossible
 from bkscaler.model import Observation, Replica
 from bkscaler.scaling.demand import Demand, Needs
 from bkscaler.scaling.machine import Event, Facts, Machine, State
 from bkscaler.scaling.policy import Decision, Limits, ScaleTo, WaitUntil, decide
 from bkscaler.scaling.requests import Cluster, ScaleRequests
+from bkscaler.scaling.waiters import Waiters
 from bkscaler.timers import Timers
 
 POLL_S = 2.0
@@ -105,21 +106,31 @@ class Scaler(Service):
     :param cluster: where requests go.
     :param limits: what may be decided.
     :param random: gives numbers in [0, 1), for jitter.
+    :param give_up_after_s: how long a wait that looks hopeless may go on, > 0; infinite: to its deadline.
     :ivar demand: the holds.
     """
 
     log = Logger()
 
     def __init__(
-        self, *, clock: IReactorTime, cluster: Cluster, limits: Limits, random: Callable[[], float]
+        self,
+        *,
+        clock: IReactorTime,
+        cluster: Cluster,
+        limits: Limits,
+        random: Callable[[], float],
+        give_up_after_s: float = math.inf,
     ) -> None:
         self.demand = Demand(self._demand_changed)
         self._clock = clock
         self._limits = limits
+        self._give_up_after_s = give_up_after_s
         self._machine = Machine(clock.seconds())
         self._timers = Timers(clock)
         self._observation: Observation | None = None
-        self._waiters: dict[Deferred[Replica], None] = {}
+        self._waiters = Waiters(clock)
+        self._hopeless_since_s = math.inf
+        self._troubles: dict[str, str] = {}
         self._sleep_sent = self._stopped = False
         self._reviewing = self._review_again = False
         self._requests = ScaleRequests(
@@ -128,7 +139,8 @@ class Scaler(Service):
             random=random,
             on_free=self._requests_free,
             on_checked=self._sleep_if_idle,
-            on_forbidden=self._fail_waiters,
+            on_forbidden=self._waiters.fail,
+            on_answer=self._heard_from_api,
         )
 
     def __repr__(self) -> str:
@@ -148,21 +160,27 @@ class Scaler(Service):
         """Wait for a replica; see :meth:`Hold.when_ready`."""
         if self._stopped:
             return fail(WakeImpossible(SHUTTING_DOWN))
-        if self._machine.state is State.AWAKE:
-            return succeed(self._choose())
-        waiter: Deferred[Replica] = Deferred(lambda d: self._waiters.pop(d, None))
-        self._waiters[waiter] = None
+        replica = self._choose()
+        if replica is not None:
+            return succeed(replica)
+        waiter = self._waiters.add()
         self._review()
         return waiter
 
     def observed(self, observation: Observation) -> None:
         """Take in what is now known of the cluster. Called by whatever observes it, on each change."""
         self._observation = observation
+        if not observation.hopeless:
+            self._hopeless_since_s = math.inf
+        elif math.isinf(self._hopeless_since_s):
+            self._hopeless_since_s = self._clock.seconds()
         self._send(Event.OBSERVED)
 
     @property
     def waiting_for(self) -> str:
         """Why there is no replica yet, one line; ``""`` when nothing is known to say."""
+        if self._troubles:
+            return f"the Kubernetes API: {'; '.join(self._troubles.values())}"
         if self._observation is None:
             return "the StatefulSet has not been seen yet"
         return self._observation.waiting_for
@@ -201,7 +219,7 @@ class Scaler(Service):
         self._stopped = True
         self._timers.cancel_all()
         ended = self._requests.stop()
-        self._fail_waiters(SHUTTING_DOWN)
+        self._waiters.fail(SHUTTING_DOWN)
         return ended
 
     def _demand_changed(self) -> None:
@@ -260,7 +278,7 @@ class Scaler(Service):
             while self._review_again and self.running:
                 self._review_again = False
                 self._act()
-                self._serve_waiters()
+                self._waiters.serve(self._choose)
         finally:
             self._reviewing = False
 
@@ -275,6 +293,8 @@ class Scaler(Service):
         missing = self._machine.state is State.MISSING and bool(self._waiters)
         tell_s = self._machine.since_s + MISSING_GRACE_S if missing else math.inf
         self._timers.keep("missing", tell_s, self._tell_missing)
+        hopeless_s = max(self._hopeless_since_s, self._waiters.longest_since_s)
+        self._timers.keep("hopeless", hopeless_s + self._give_up_after_s, self._tell_hopeless)
 
     def _decide(self) -> Decision:
         now_s, idle_since_s = self._clock.seconds(), self._machine.idle_since_s
@@ -294,22 +314,26 @@ class Scaler(Service):
 
     def _tell_missing(self) -> None:
         seen = self._observation
-        self._fail_waiters((seen and seen.waiting_for) or "there is no such StatefulSet")
+        self._waiters.fail((seen and seen.waiting_for) or "there is no such StatefulSet")
         self._review()
 
-    def _choose(self) -> Replica:
-        """Choose among the replicas that are ready; there is one at least while the state is AWAKE."""
-        assert self._observation is not None
+    def _tell_hopeless(self) -> None:
+        """Tell those who have waited long enough for something that time will rarely mend."""
+        enough_s = self._clock.seconds() - self._give_up_after_s + ROUNDING_S
+        if self._observation is not None and self._hopeless_since_s <= enough_s:
+            self._waiters.fail(self._observation.waiting_for, since_s=enough_s)
+        self._review()
+
+    def _heard_from_api(self, what: str, error: Exception | None) -> None:
+        """Remember what is wrong with the API; without the right to read nothing will ever be seen."""
+        self._troubles.pop(what, None)
+        if error is not None:
+            self._troubles[what] = str(error)
+        if isinstance(error, Forbidden) and self._machine.state is State.UNKNOWN:
+            self._waiters.fail(error.message)
+
+    def _choose(self) -> Replica | None:
+        """Choose among the replicas that are ready; None when nobody may be given one."""
+        if self._machine.state is not State.AWAKE or self._observation is None:
+            return None
         return self._observation.ready[0]
-
-    def _serve_waiters(self) -> None:
-        while self._waiters and self._machine.state is State.AWAKE:
-            waiter = next(iter(self._waiters))
-            del self._waiters[waiter]
-            waiter.callback(self._choose())
-
-    def _fail_waiters(self, reason: str) -> None:
-        waiters, self._waiters = list(self._waiters), {}
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.errback(WakeImpossible(reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -152,19 +153,28 @@ class Client:
 class ScalerTestCase(SynchronousTestCase):
     """Builds scalers, and sees to it that each ends with nothing left on its clock."""
 
-    def build(self, *, started: bool = True, shown: bool = True, **first: Any) -> tuple[Scaler, Any]:
+    def build(
+        self, *, started: bool = True, shown: bool = True, give_up_after_s: float = math.inf, **first: Any
+    ) -> tuple[Scaler, Any]:
         """
         Make a scaler and its controls: the cluster, which holds the clock as ``cluster.clock``.
 
         :param started: whether the service runs.
         :param shown: whether the cluster has been observed.
+        :param give_up_after_s: see the scaler.
         :param first: fields of the first observation.
         """
         clock = Clock()
         cluster: Any = StandInCluster(**first)
         cluster.clock = clock
         limits = Limits(idle_timeout_s=IDLE_S)
-        scaler = Scaler(clock=clock, cluster=cluster, limits=limits, random=lambda: 0.0)
+        scaler = Scaler(
+            clock=clock,
+            cluster=cluster,
+            limits=limits,
+            random=lambda: 0.0,
+            give_up_after_s=give_up_after_s,
+        )
         cluster.observer = scaler.observed
         if started:
             scaler.startService()

@@ -79,11 +79,12 @@ class PrecedenceTests(SynchronousTestCase):
 
     def test_every_variable(self):
         """Each variable of the table reaches its field."""
-        samples = {"target-port": "1", "max-connections": "7", "kubeconfig": os.devnull, "admin-addr": "off"}
+        samples = {
+            **{"target-port": "1", "max-connections": "7", "kubeconfig": os.devnull, "admin-addr": "off"},
+            **{"target-address": "dns", "log-format": "json", "readiness": "tcp", "relay": "copy"},
+        }
         for setting in SETTINGS:
-            text = samples.get(setting.flag) or {"target-address": "dns", "log-format": "json"}.get(
-                setting.flag, {True: "299s"}.get(setting.read in readers.DURATIONS, "warn")
-            )
+            text = samples.get(setting.flag, "299s" if setting.read in readers.DURATIONS else "warn")
             if setting.read in (readers.listen_address,):
                 text = "127.0.0.1:1"
             settings = read_settings({}, {setting.env: text})

@@ -17,8 +17,8 @@ ROWS = """
 2  config   shutdown   observability.outcomes|metrics|logs
    kube.fields|versions|tls|body <- kube.failures|wire|auth <- kube.kubeconfig|client
       <- kube.watch|statefulset|events <- kube.pods <- kube.diagnosis <- kube.store <- kube.cluster
-   scaling.demand <- scaling.policy <- scaling.machine|requests <- scaling.service
-   relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair <- relay.splice
+   scaling.demand|waiters <- scaling.policy <- scaling.machine|requests <- scaling.service
+   relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
 3  frontend.sniff|http2|refusal|dial <- frontend.conversation|greeting|health <- frontend.held
       <- frontend.session <- frontend.listener
 4  observability.site

@@ -46,6 +46,7 @@ class RequestsTests(SynchronousTestCase):
             on_free=lambda: self.told.append("free"),
             on_checked=lambda: self.told.append("checked"),
             on_forbidden=self.told.append,
+            on_answer=lambda what, error: None,
         )
         self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
         self.addCleanup(lambda: self.successResultOf(self.requests.stop()))

@@ -1,0 +1,130 @@
+"""Tests of what waiting clients are told: why they wait, and when waiting on is of no use."""
+
+from __future__ import annotations
+
+from bkscaler.errors import ApiStatus, Forbidden, WakeImpossible
+from bkscaler.test.scaling_support import REFUSED, Client, ScalerTestCase, pod
+
+UNSCHEDULABLE = "pod buildkitd-0: 0/3 nodes are available: 3 Insufficient cpu"
+
+
+class GiveUpTests(ScalerTestCase):
+    """``--give-up-after``."""
+
+    def waking(self, **how):
+        """Let one client wake a builder."""
+        scaler, cluster = self.build(give_up_after_s=60.0, **how)
+        client = Client(scaler, "a")
+        cluster.scales[0].ok()
+        return scaler, cluster, client
+
+    def hopeless(self, cluster, hopeless=True):
+        """Show that the builder cannot come, or that it can again."""
+        cluster.show(
+            waiting_for=UNSCHEDULABLE if hopeless else "pod buildkitd-0: starting", hopeless=hopeless
+        )
+
+    def test_told(self):
+        """A client whose wait has looked hopeless for long enough is told why."""
+        _, cluster, client = self.waking()
+        self.hopeless(cluster)
+        cluster.clock.advance(59)
+        self.assertTrue(client.waiting)
+        cluster.clock.advance(1)
+        self.assertIsInstance(client.error, WakeImpossible)
+        self.assertEqual(str(client.error), UNSCHEDULABLE)
+        client.leave()
+
+    def test_off(self):
+        """Without the setting a client waits to its own deadline, whatever it looks like."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        cluster.scales[0].ok()
+        self.hopeless(cluster)
+        cluster.clock.advance(100_000)
+        self.assertTrue(client.waiting)
+        client.leave()
+
+    def test_hope_returns(self):
+        """When it does not look hopeless any more, the time starts anew."""
+        _, cluster, client = self.waking()
+        self.hopeless(cluster)
+        cluster.clock.advance(50)
+        self.hopeless(cluster, hopeless=False)
+        self.hopeless(cluster)
+        cluster.clock.advance(50)
+        self.assertTrue(client.waiting)
+        cluster.show(ready=(pod(),))
+        self.assertIsNotNone(client.replica)
+        client.leave()
+
+    def test_each_from_its_own_arrival(self):
+        """A client that comes while it looks hopeless waits as long as the first did: nodes may be coming."""
+        scaler, cluster, first = self.waking()
+        self.hopeless(cluster)
+        cluster.clock.advance(40)
+        second = Client(scaler, "b")
+        cluster.clock.advance(20)
+        self.assertEqual((first.waiting, second.waiting), (False, True))
+        cluster.clock.advance(40)
+        self.assertFalse(second.waiting)
+        first.leave()
+        second.leave()
+
+
+class ReasonTests(ScalerTestCase):
+    """What is said of a wait that goes on."""
+
+    def test_not_seen(self):
+        """Before anything is known, that is what is said."""
+        scaler, _ = self.build(shown=False)
+        self.assertEqual(scaler.hold("a").waiting_for, "the StatefulSet has not been seen yet")
+        scaler.demand.discard("a")
+
+    def test_observed(self):
+        """What the cluster says of its pods is passed on."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        cluster.scales[0].ok()
+        cluster.show(waiting_for=UNSCHEDULABLE)
+        self.assertEqual(client.hold.waiting_for, UNSCHEDULABLE)
+        client.leave()
+
+    def test_api_away(self):
+        """When the API does not answer, that is what is said, until it answers again."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        cluster.scales[0].fails(REFUSED)
+        self.assertEqual(client.hold.waiting_for, "the Kubernetes API: connection refused")
+        cluster.clock.advance(1)
+        cluster.scales[1].ok()
+        self.assertNotIn("API", client.hold.waiting_for)
+        client.leave()
+
+    def test_scaling_refused(self):
+        """That scaling fails is said although reads succeed."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        cluster.scales[0].fails(ApiStatus(500, "InternalError", "admission webhook denied it"))
+        self.assertIn("admission webhook denied it", client.hold.waiting_for)
+        client.leave()
+
+    def test_no_right_to_read(self):
+        """Without the right to read the set, a client is told at once: nothing will ever be seen."""
+        scaler, cluster = self.build(shown=False)
+        cluster.trouble = Forbidden(403, "Forbidden", "cannot list resource statefulsets")
+        client = Client(scaler, "a")
+        cluster.clock.advance(2)
+        self.assertEqual(str(client.error), "cannot list resource statefulsets")
+        client.leave()
+
+    def test_right_lost_while_waking(self):
+        """A right to read that is lost while the builder wakes does not end the wait: it may come back."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        cluster.scales[0].ok()
+        cluster.trouble = Forbidden(403, "Forbidden", "cannot list resource pods")
+        cluster.clock.advance(10)
+        self.assertTrue(client.waiting)
+        self.assertIn("cannot list resource pods", client.hold.waiting_for)
+        client.leave()
