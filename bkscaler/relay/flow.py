@@ -92,6 +92,27 @@ class Flow:
         self._rest += data
         self.stuck = bool(self._rest)
 
+    def pass_a_little(self) -> bool:
+        """
+        Do what most events call for and nothing more: one read, and one write of all of it.
+
+        :returns: whether that was all. If not, :meth:`run` goes on from where this has stopped.
+        :raises Gone: when either end has failed.
+        """
+        if self.stuck or self._lot:
+            return False
+        try:
+            count = self._source_socket.recv_into(self._buffer)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise Gone(self.source) from error
+        if not count:
+            return False
+        self._send(count)
+        self._lot = count == BUFFER_BYTES
+        return not (self._lot or self.stuck)
+
     def run(self) -> bool:
         """
         Move one share.

@@ -119,10 +119,13 @@ class Poller:
         over_s = self._reactor.seconds() + TURN_S
         while self._epoll is not None:
             events = self._epoll.poll(0, EVENTS_AT_ONCE)
-            told = [(self._registered.get(descriptor), what) for descriptor, what in events]
-            for registration, what in told:
-                if registration is not None and self._is_current(registration):
+            if len(events) == 1:
+                descriptor, what = events[0]
+                registration = self._registered.get(descriptor)
+                if registration is not None:
                     registration.on_events(what)
+            elif events:
+                self._tell(events)
             for _ in range(len(self._ready)):
                 self._ready.popleft()()
             if not events and not self._ready:
@@ -135,8 +138,13 @@ class Poller:
     def connectionLost(self, reason: Any) -> None:
         """Hear from the reactor that it stops; nothing is to be done."""
 
-    def _is_current(self, registration: Registration) -> bool:
-        return self._registered.get(registration.descriptor) is registration
+    def _tell(self, events: list[tuple[int, int]]) -> None:
+        """Tell several; who was forgotten meanwhile is told nothing, nor is who has got its number."""
+        registered = self._registered
+        told = [(registered.get(descriptor), what) for descriptor, what in events]
+        for registration, what in told:
+            if registration is not None and registered.get(registration.descriptor) is registration:
+                registration.on_events(what)
 
     def _take_turn_later(self) -> None:
         """Take another turn soon although no socket may say so."""

@@ -139,13 +139,23 @@ class SpliceRelay:
                 self._abort(self._blame(outgoing.source))
                 return
             if events & _READABLE:
-                outgoing.readable = True
                 outgoing.ending = bool(events & _ENDING)
-                self._run(outgoing)
+                self._read(outgoing)
             if incoming.stuck and events & select.EPOLLOUT:
                 self._run(incoming)
 
         return heard
+
+    def _read(self, flow: Flow) -> None:
+        """Move what has come: a little at once, a lot in shares."""
+        try:
+            if not flow.ending and not flow.over and flow.pass_a_little():
+                return
+        except Gone as gone:
+            self._abort(self._blame(gone.leg))
+            return
+        flow.readable = True
+        self._run(flow)
 
     def _run(self, flow: Flow) -> None:
         """Move one share; come back for more, or close when both directions are over."""
