@@ -3,7 +3,7 @@ A second epoll, itself one reader of the reactor, for sockets that transports ha
 
 Two uses: hearing of hang-ups of paused transports (:mod:`bkscaler.relay.hangups`), and moving the bytes of
 joined connections (:mod:`bkscaler.relay.splice`). It is edge-triggered: a socket is registered once for its
-whole life in here, and nothing is changed when it blocks or when it has been served.
+whole life in here, and nothing is changed when it has been served.
 
 Work is done in turns. A turn ends after :data:`TURN_S`, so that a bulk transfer delays nobody for long, be
 it another connection, an accept or a timer; who has more to do is called again in the next turn, after
@@ -33,13 +33,15 @@ class Registration:
     One socket in the poller.
 
     :ivar descriptor: its number.
+    :ivar events: what is listened for.
     :ivar on_events: told the epoll events, from the reactor; must not raise.
     """
 
-    __slots__ = ("descriptor", "on_events")
+    __slots__ = ("descriptor", "events", "on_events")
 
-    def __init__(self, descriptor: int, on_events: OnEvents) -> None:
+    def __init__(self, descriptor: int, events: int, on_events: OnEvents) -> None:
         self.descriptor = descriptor
+        self.events = events
         self.on_events = on_events
 
 
@@ -74,10 +76,17 @@ class Poller:
         if self._epoll is None:
             self._epoll = select.epoll()
             self._reactor.addReader(self)
-        registration = Registration(descriptor, on_events)
+        registration = Registration(descriptor, events | select.EPOLLET, on_events)
         self._registered[descriptor] = registration
-        self._epoll.register(descriptor, events | select.EPOLLET)
+        self._epoll.register(descriptor, registration.events)
         return registration
+
+    def listen_also(self, registration: Registration, events: int) -> None:
+        """Listen for more, from now on; what is so already is told. Nothing happens to one that has ended."""
+        current = self._registered.get(registration.descriptor) is registration
+        if current and self._epoll is not None and registration.events & events != events:
+            registration.events |= events
+            self._epoll.modify(registration.descriptor, registration.events)
 
     def forget(self, registration: Registration, *, closing: bool = False) -> None:
         """

@@ -29,8 +29,10 @@ from bkscaler.relay.poller import OnEvents, Poller, Registration
 from bkscaler.relay.stalls import Stalls
 
 CAN_SPLICE = hasattr(os, "splice") and hasattr(select, "epoll")
-_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP if CAN_SPLICE else 0
+_EVENTS = select.EPOLLIN | select.EPOLLRDHUP if CAN_SPLICE else 0
+"""What is listened for at first; that a sink takes bytes again only when it has refused some."""
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
+_DONE = Failure(CONNECTION_DONE)
 _ENDING = select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
 
 
@@ -65,7 +67,7 @@ class SpliceRelay:
         self._legs = (client, builder)
         self._up = Flow(client, builder, pipes=works.pipes, buffer=works.buffer)
         self._down = Flow(builder, client, pipes=works.pipes, buffer=works.buffer)
-        self._registrations: list[Registration] = []
+        self._registrations: dict[Leg, Registration] = {}
         self._end: End | None = None
         self._closing = False
 
@@ -122,9 +124,11 @@ class SpliceRelay:
         for outgoing, incoming in ((self._up, self._down), (self._down, self._up)):
             heard = self._listener(outgoing, incoming)
             descriptor = outgoing.source.transport.getHandle().fileno()
-            self._registrations.append(self._works.poller.register(descriptor, _EVENTS, heard))
-        self._run(self._up)
-        self._run(self._down)
+            registration = self._works.poller.register(descriptor, _EVENTS, heard)
+            self._registrations[outgoing.source] = registration
+        for flow in (self._up, self._down):
+            if flow.stuck:
+                self._run(flow)
 
     def _listener(self, outgoing: Flow, incoming: Flow) -> OnEvents:
         """
@@ -168,6 +172,8 @@ class SpliceRelay:
             return
         if more:
             self._queue(flow)
+        elif flow.stuck:
+            self._works.poller.listen_also(self._registrations[flow.sink], select.EPOLLOUT)
         elif self._up.over and self._down.over:
             self._close()
 
@@ -190,7 +196,7 @@ class SpliceRelay:
         self._closing = True
         self._let_go()
         for leg in self._legs:
-            leg.transport.connectionLost(Failure(CONNECTION_DONE))
+            leg.transport.connectionLost(_DONE)
 
     def _abort(self, end: End) -> None:
         """Reset what is left; the first reason stays."""
@@ -203,7 +209,7 @@ class SpliceRelay:
 
     def _let_go(self) -> None:
         """Give back what is borrowed."""
-        for registration in self._registrations:
+        for registration in self._registrations.values():
             self._works.poller.forget(registration, closing=True)
         self._up.release()
         self._down.release()
