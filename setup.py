@@ -32,7 +32,7 @@ setup(
     ],
     extras_require={
         # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.
-        "dev": ["ruff", "mypy", "mypy-zope", "types-PyYAML", "types-pyOpenSSL", "build"],
+        "dev": ["ruff", "mypy", "mypy-zope", "types-PyYAML", "types-pyOpenSSL", "build", "grpcio"],
     },
     classifiers=[
         "Framework :: Twisted",
