@@ -146,13 +146,24 @@ class World:
 
     def until_terminating(self) -> None:
         """Watch the pods until one is being deleted."""
-        access = load(self.kubeconfig)
-        context = ssl.create_default_context(cadata=(access.ca_pem or b"").decode())
-        header: Any = Deferred.fromCoroutine(access.credentials.header()).result
-        watched = f"{access.server}/api/v1/namespaces/default/pods?watch=1"
-        request = Request(watched, headers={"Authorization": header.decode()})
-        with urlopen(request, timeout=LIMIT_S, context=context) as watch:
+        watched = "/api/v1/namespaces/default/pods?watch=1"
+        with ask_api(self.kubeconfig, "GET", watched) as watch:
             assert any(b"deletionTimestamp" in line for line in watch)
+
+
+def ask_api(kubeconfig: str, method: str, path: str) -> Any:
+    """Send a request to a sandbox; give the answer, a file that must be closed."""
+    access = load(kubeconfig)
+    context = ssl.create_default_context(cadata=(access.ca_pem or b"").decode())
+    header: Any = Deferred.fromCoroutine(access.credentials.header()).result
+    headers = {"Authorization": header.decode()}
+    request = Request(access.server + path, method=method, headers=headers)
+    return urlopen(request, timeout=LIMIT_S, context=context)
+
+
+def delete_set(kubeconfig: str) -> None:
+    """Delete the StatefulSet of a sandbox."""
+    ask_api(kubeconfig, "DELETE", "/apis/apps/v1/namespaces/default/statefulsets/buildkitd").close()
 
 
 def read_exactly(client: socket.socket, count: int) -> bytes:
