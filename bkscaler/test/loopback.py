@@ -20,7 +20,9 @@ from bkscaler.frontend.session import Surroundings
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.hangups import EpollHangups
-from bkscaler.relay.pair import CopyRelay
+from bkscaler.relay.pipes import PipePool
+from bkscaler.relay.poller import Poller
+from bkscaler.relay.splice import SpliceRelay, SpliceWorks
 from bkscaler.relay.stalls import Stalls
 from bkscaler.test.proxy import HeldCapacity
 
@@ -89,15 +91,15 @@ class LoopbackProxy:
         self.time = FastTime(reactor)
         self.capacity = HeldCapacity()
         self.outcomes: list[Outcome] = []
-        self._hangups = hangups = EpollHangups(reactor)
-        stalls = Stalls(self.time)
+        self._poller, self._pipes = Poller(reactor), PipePool()
+        works = SpliceWorks(poller=self._poller, pipes=self._pipes, stalls=Stalls(reactor))
         shared = Surroundings(
             clock=self.time,
             random=lambda: 0.0,
             capacity=self.capacity,
             dialer=Dialer(lambda replica: TCP4ClientEndpoint(reactor, replica.ip, builder_port)),
-            join=lambda client, builder: CopyRelay(client, builder, hangups=hangups, stalls=stalls),
-            hangups=hangups,
+            join=lambda client, builder: SpliceRelay(client, builder, works),
+            hangups=EpollHangups(self._poller),
             **{"probe_grace_s": 0.25, "hold_after_s": 10.0, "ready_wait_timeout_s": 300.0, **settings},
         )
         self._factory = ProxyFactory(
@@ -129,7 +131,8 @@ class LoopbackProxy:
         await self._listening.stopListening()
         self._factory.cut_all()
         await self._factory.when_empty()
-        self._hangups.close()
+        self._poller.close()
+        self._pipes.close()
 
 
 class _Closing(Protocol):
@@ -161,23 +164,50 @@ class MoodyBuilder(portforward.ProxyFactory):
         return _Closing() if self._moods.popleft() == "closes" else Protocol()
 
 
-class Dribble(Factory):
+class RecordingBuilder(portforward.ProxyFactory):
     """
-    Passes a client's bytes on one by one, each in a segment of its own, and the answers as they come.
+    Stands before a server and keeps what it is sent.
 
-    :param reactor: connects.
-    :param port: where to, on 127.0.0.1.
+    :param port: of the server, on 127.0.0.1.
+    :ivar received: all bytes.
     """
 
     noisy = False
 
-    def __init__(self, reactor: Any, port: int) -> None:
+    def __init__(self, port: int) -> None:
+        super().__init__(LOOPBACK, port)
+        self.received = bytearray()
+        received = self.received
+
+        class Recording(portforward.ProxyServer):
+            def dataReceived(self, data: bytes) -> None:
+                received.extend(data)
+                super().dataReceived(data)
+
+        self.protocol = Recording
+
+
+class Link(Factory):
+    """
+    A way to the proxy on which a client's bytes travel badly, and the answers as they come.
+
+    :param reactor: connects.
+    :param port: where to, on 127.0.0.1.
+    :param delay_s: how long each piece takes, in real seconds.
+    :param single: whether each byte travels in a segment of its own.
+    """
+
+    noisy = False
+
+    def __init__(self, reactor: Any, port: int, *, delay_s: float = 0.0, single: bool = False) -> None:
         self._reactor = reactor
         self._port = port
+        self._delay_s = delay_s
+        self._single = single
 
     def buildProtocol(self, addr: Any) -> Any:
         """Make both ends."""
-        near, far = _End(), _Dribbling(self._reactor)
+        near, far = _End(), _SlowEnd(self._reactor, self._delay_s, self._single)
         near.other, far.other = far, near
         TCP4ClientEndpoint(self._reactor, LOOPBACK, self._port).connect(Factory.forProtocol(lambda: far))
         return near
@@ -197,23 +227,28 @@ class _End(Protocol):
             self.other.transport.loseConnection()
 
 
-class _Dribbling(_End):
-    def __init__(self, reactor: Any) -> None:
+class _SlowEnd(_End):
+    def __init__(self, reactor: Any, delay_s: float, single: bool) -> None:
         self._reactor = reactor
-        self._waiting: deque[int] = deque()
+        self._delay_s = delay_s
+        self._single = single
+        self._waiting: deque[bytes] = deque()
         self._going = False
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]
-        self._next()
+        self._go()
 
     def write(self, data: bytes) -> None:
-        self._waiting.extend(data)
-        if self.transport is not None and not self._going:
-            self._next()
+        self._waiting.extend([bytes([byte]) for byte in data] if self._single else [data])
+        if not self._going:
+            self._go()
 
-    def _next(self) -> None:
+    def _go(self) -> None:
         self._going = bool(self._waiting) and bool(self.connected)
         if self._going:
-            super().write(bytes([self._waiting.popleft()]))
-            self._reactor.callLater(0, self._next)
+            self._reactor.callLater(self._delay_s, self._arrive)
+
+    def _arrive(self) -> None:
+        super().write(self._waiting.popleft())
+        self._go()

@@ -19,9 +19,11 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from bkscaler.errors import WakeImpossible
+from bkscaler.frontend.http2 import FrameReader
+from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.test.grpc_peers import Client, answer_of, serve
-from bkscaler.test.loopback import LOOPBACK, Dribble, LoopbackProxy, MoodyBuilder
+from bkscaler.test.loopback import LOOPBACK, Link, LoopbackProxy, MoodyBuilder, RecordingBuilder
 
 CONNECT_LIMIT = ("grpc.min_reconnect_backoff_ms", 1000)
 """How long the client waits for SETTINGS: its default is 20 s."""
@@ -175,13 +177,27 @@ class ColdStartTests(GrpcCase):
     async def test_single_bytes(self):
         """A client whose bytes come one by one is held and served like any other."""
         proxy = self.proxy()
-        client = self.client(self.listen(Dribble(reactor, proxy.port)))
+        client = self.client(self.listen(Link(reactor, proxy.port, single=True)))
         calls = [client.call(b"one"), client.call(b"two")]
         await proxy.until_told(2)
         proxy.wake()
         self.assertEqual(await self.answers(calls), [b"one", b"two"])
         self.assertEqual(await self.answer(client.call(b"joined")), b"joined")
         self.assertIn(await self.over(proxy, client), SERVED)
+
+    async def test_late_acknowledgement(self):
+        """A client that acknowledges our SETTINGS only after joining is served; the builder sees one
+        acknowledgement, that of its own."""
+        for single in (False, True):
+            builder = RecordingBuilder(self.server())
+            proxy = self.proxy(self.listen(builder), hold_after_s=0.0)
+            proxy.wake()
+            client = self.client(self.listen(Link(reactor, proxy.port, delay_s=0.001, single=single)))
+            self.assertEqual(await self.answer(client.call()), b"hello")
+            self.assertEqual(await self.answer(client.call(b"again")), b"again")
+            self.assertIn(await self.over(proxy, client), SERVED)
+            frames = FrameReader().feed(bytes(builder.received).removeprefix(PREFACE))
+            self.assertEqual(len([frame for frame in frames if frame.is_settings_ack]), 1)
 
 
 class BuilderTests(GrpcCase):
