@@ -17,7 +17,7 @@ from bkscaler.frontend.conversation import HeldConversation
 from bkscaler.frontend.http2 import Violation
 from bkscaler.frontend.sniff import PREFACE, Kind, classify
 from bkscaler.relay.hangups import Hangup, Hangups, Watch
-from bkscaler.relay.leg import Leg, LegOwner
+from bkscaler.relay.leg import Leg
 
 HELD_LIMIT_BYTES = 64 * 1024
 """Where reading from a plain client stops; one more read of at most 64 KiB may have been under way."""
@@ -32,7 +32,7 @@ class HeldListener(Protocol):
         """Hear that the connection is there; the first call."""
 
     def client_spoke(self) -> None:
-        """Hear that there are bytes of somebody who is not yet known to speak HTTP/2, or now is."""
+        """Hear that there are bytes. May be told more than once for the same ones."""
 
     def client_left(self) -> None:
         """Hear that the client has gone, or no longer wants an answer; called at most once."""
@@ -75,6 +75,14 @@ class HeldClient:
         """Who it is, judged by what it has sent so far."""
         return Kind.HTTP2 if self._conversation else classify(bytes(self._bytes[:SNIFFED_BYTES]))
 
+    @property
+    def acknowledgement_is_due(self) -> bool:
+        """
+        Whether the client has still to acknowledge what it was told, which is none of the builder's business.
+        ``client_spoke`` tells when to look again.
+        """
+        return self._conversation is not None and self._conversation.ack_pending
+
     def engage(self) -> None:
         """Tell an HTTP/2 client that a server is there, now or as soon as it shows that it is one."""
         self._engage_at_once = True
@@ -88,8 +96,8 @@ class HeldClient:
 
     def hand_over(self) -> bytes:
         """
-        End holding, with the transport paused. Then give the leg its next owner, by way of
-        :meth:`next_owner`.
+        End holding, with the transport paused; not while an :attr:`acknowledgement_is_due`. The leg is for
+        its next owner to take.
 
         :returns: everything that goes to the builder first.
         """
@@ -97,17 +105,6 @@ class HeldClient:
         self._end_watch()
         held, self._bytes = bytes(self._bytes), bytearray()
         return held if self._conversation is None else self._conversation.replay()
-
-    def next_owner(self, relay: LegOwner) -> LegOwner:
-        """
-        Say who shall own the leg after :meth:`hand_over`.
-
-        :param relay: who owns both legs of a joined pair.
-        :returns: the relay, or what drops a late acknowledgement before it reaches it.
-        """
-        if self._conversation is not None and self._conversation.ack_pending:
-            return _LateAck(self._conversation, relay)
-        return relay
 
     def dismiss(self, words: str = "") -> bool:
         """
@@ -203,6 +200,8 @@ class HeldClient:
         if conversation.cancelled and not self._left:
             self._left = True
             self._listener.client_cancelled()
+        elif not self._left:
+            self._listener.client_spoke()
 
     def _say(self, words: bytes) -> None:
         if words:
@@ -235,30 +234,3 @@ class HeldClient:
         if self._watch is not None:
             self._watch.end()
             self._watch = None
-
-
-class _LateAck:
-    """The owner of a joined client's leg until the acknowledgement of our own SETTINGS has been dropped."""
-
-    def __init__(self, conversation: HeldConversation, relay: LegOwner) -> None:
-        self._conversation = conversation
-        self._relay = relay
-
-    def connected(self, leg: Leg) -> None:
-        """Never called: the leg is connected."""
-
-    def received(self, leg: Leg, data: bytes) -> None:
-        """Pass on what is left; the relay takes over when the acknowledgement has come."""
-        passed = self._conversation.pass_on(data)
-        if not self._conversation.ack_pending:
-            leg.owner = self._relay
-        if passed:
-            self._relay.received(leg, passed)
-
-    def finished(self, leg: Leg) -> None:
-        """Pass it on."""
-        self._relay.finished(leg)
-
-    def lost(self, leg: Leg, orderly: bool) -> None:
-        """Pass it on."""
-        self._relay.lost(leg, orderly)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -31,6 +31,7 @@ from bkscaler.errors import WakeImpossible
 from bkscaler.frontend.dial import Dialer, DialFailed
 from bkscaler.frontend.greeting import greeting_of
 from bkscaler.frontend.held import HeldClient
+from bkscaler.frontend.http2 import Violation
 from bkscaler.frontend.sniff import Kind
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
@@ -43,6 +44,8 @@ LINGER_S = 60.0
 """How long a client that was told why may take to leave; grpc-go takes up to 34 s when it is interrupted."""
 PREFACE_LIMIT_S = 1.0
 """How long a client that has begun an HTTP/2 preface may take to complete it while a builder waits."""
+ACKNOWLEDGEMENT_LIMIT_S = 10.0
+"""How long a client that was told of a server may take to acknowledge it while a builder waits."""
 REDIAL = Backoff(first_s=0.05, limit_s=1.0)
 """Delays after failed dials: short, as a pod that is ready refuses for a moment at most."""
 
@@ -194,6 +197,9 @@ class Session:
         except WakeImpossible as error:
             self._why = error.reason
             return Outcome.CANNOT_WAKE
+        except Violation as violation:
+            self._why = str(violation)
+            return Outcome.PROTOCOL_ERROR
         finally:
             hold.release()
 
@@ -227,15 +233,28 @@ class Session:
         builder = await self._shared.dialer.dial(replica)
         if self.held.kind is not Kind.HTTP2:
             return builder, b""
-        return builder, await greeting_of(builder, self._shared.clock)
+        greeting = await greeting_of(builder, self._shared.clock)
+        await self._acknowledged(builder)
+        return builder, greeting
+
+    async def _acknowledged(self, builder: Leg) -> None:
+        """Let the client acknowledge what only we have told it, before its bytes are the builder's."""
+        clock = self._shared.clock
+        give_up_s = clock.seconds() + ACKNOWLEDGEMENT_LIMIT_S
+        try:
+            while self.held.acknowledgement_is_due:
+                if clock.seconds() >= give_up_s:
+                    raise Violation("no acknowledgement of SETTINGS")
+                await self._more_bytes(give_up_s - clock.seconds())
+        except (CancelledError, Violation):
+            builder.transport.abortConnection()
+            raise
 
     async def _joined(self, builder: Leg, greeting: bytes) -> Outcome:
         """Relay until both connections are gone."""
         self._joined_s = self._shared.clock.seconds()
-        client = self.held.leg
-        self._relay = relay = self._shared.join(client, builder)
+        self._relay = relay = self._shared.join(self.held.leg, builder)
         relay.start(self.held.hand_over(), greeting)
-        client.owner = self.held.next_owner(relay)
         return _BY_END[await relay.ended]
 
     def _expired(self) -> None:

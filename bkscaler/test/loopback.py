@@ -233,7 +233,7 @@ class _SlowEnd(_End):
         self._delay_s = delay_s
         self._single = single
         self._waiting: deque[bytes] = deque()
-        self._going = False
+        self._going: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)  # type: ignore[union-attr]
@@ -241,14 +241,21 @@ class _SlowEnd(_End):
 
     def write(self, data: bytes) -> None:
         self._waiting.extend([bytes([byte]) for byte in data] if self._single else [data])
-        if not self._going:
+        if self._going is None:
             self._go()
 
+    def connectionLost(self, reason: Any = None) -> None:
+        self._waiting.clear()
+        if self._going is not None:
+            self._going.cancel()
+            self._going = None
+        super().connectionLost(reason)
+
     def _go(self) -> None:
-        self._going = bool(self._waiting) and bool(self.connected)
-        if self._going:
-            self._reactor.callLater(self._delay_s, self._arrive)
+        if self._waiting and self.connected:
+            self._going = self._reactor.callLater(self._delay_s, self._arrive)
 
     def _arrive(self) -> None:
+        self._going = None
         super().write(self._waiting.popleft())
         self._go()

@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 
 from bkscaler.kube.kubeconfig import load
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 """How long anything is waited for."""
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 SANDBOX = (sys.executable, "-m", "bkscaler.sandbox")
