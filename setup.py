@@ -32,7 +32,8 @@ setup(
     ],
     extras_require={
         # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.
-        "dev": ["ruff", "mypy", "mypy-zope", "types-PyYAML", "types-pyOpenSSL", "build", "grpcio"],
+        "dev": ["ruff", "mypy", "mypy-zope", "types-PyYAML", "types-pyOpenSSL", "build"]
+        + ["grpcio", "types-grpcio"],
     },
     classifiers=[
         "Framework :: Twisted",

@@ -12,8 +12,9 @@ time that a server is there, and from then on the proxy speaks for the builder a
 
 - ``SILENT``: everything is kept as it came. A fast start passes through untouched.
 - ``ENGAGED``: our empty SETTINGS has been sent. The client's acknowledgement of it is dropped, once, as
-  the builder has not sent what it acknowledges; the client is not handed over before it has come. PINGs are answered and dropped: a builder that got them in one heap would say
-  ``too_many_pings``. All else is kept in its order, the preface first.
+  the builder has not sent what it acknowledges; the client is not handed over before it has come. PINGs
+  are answered and dropped: a builder that got them in one heap would say ``too_many_pings``. All else is
+  kept in its order, the preface first.
 - ``REFUSING``: every call, also later ones, is answered with the reason.
 
 Flow control bounds what is held: nobody has opened the window beyond its first 65,535 bytes of DATA.

@@ -34,16 +34,23 @@ class Service(grpc.GenericRpcHandler):
         return None
 
 
-def serve(ip: str, port: int = 0, *options: tuple[str, Any]) -> tuple[grpc.Server, int]:
+def serve(
+    ip: str, port: int = 0, *options: tuple[str, Any], credentials: Any = None
+) -> tuple[grpc.Server, int]:
     """
     Serve on an address.
 
     :param options: of gRPC.
+    :param credentials: for TLS; None serves plain text.
     :returns: the server and its port; ``server.stop(None)`` ends it.
     """
     server = grpc.server(ThreadPoolExecutor(4), options=[MAX_MESSAGE, ("grpc.so_reuseport", 0), *options])
     server.add_generic_rpc_handlers((Service(),))
-    port = server.add_insecure_port(f"{ip}:{port}")
+    address = f"{ip}:{port}"
+    if credentials is None:
+        port = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
     server.start()
     return server, port
 
@@ -54,11 +61,16 @@ class Client:
 
     :param port: on 127.0.0.1.
     :param options: of gRPC.
+    :param credentials: for TLS; None speaks plain text.
     """
 
-    def __init__(self, port: int, *options: tuple[str, Any]) -> None:
-        own = ("grpc.use_local_subchannel_pool", 1)
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", [MAX_MESSAGE, own, *options])
+    def __init__(self, port: int, *options: tuple[str, Any], credentials: Any = None) -> None:
+        address = f"127.0.0.1:{port}"
+        everything = [MAX_MESSAGE, ("grpc.use_local_subchannel_pool", 1), *options]
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, everything)
+        else:
+            self.channel = grpc.secure_channel(address, credentials, everything)
 
     def call(self, message: bytes = b"hello", timeout_s: float = 60.0) -> Any:
         """Make one call that fails when there is no connection; give its future."""

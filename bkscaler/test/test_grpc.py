@@ -247,9 +247,7 @@ class BuilderTests(GrpcCase):
         client = self.client(proxy.port)
         status, words = await self.answer(client.call())
         self.assertEqual(status, REFUSED)
-        self.assertEqual(
-            words, "buildkitd not ready after 20s: the builder accepts and says nothing for 5 s"
-        )
+        self.assertEqual(words, "buildkitd not ready after 20s: the builder accepts and says nothing for 5 s")
         self.assertEqual(await self.over(proxy, client), [Outcome.BUILDER_REFUSED])
 
 

@@ -1,4 +1,4 @@
-"""Tests of what a real gRPC client reads when the builder does not come, from the API's answers to the words."""
+"""Tests of the words that a real gRPC client reads when the builder does not come, from the API on."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ReasonTests(TestCase):
         self.assertRegex(words, "pod buildkitd-0: running, but its readiness probe has not passed")
 
     async def test_deleted(self):
-        """A StatefulSet that is deleted while a client is held: that there is none, long before the deadline."""
+        """A StatefulSet that is deleted while a client is held: that there is none, before the deadline."""
         whole = await self.whole("--fail", "unschedulable")
         client = Client(whole.port)
         self.addCleanup(client.close)

@@ -1,4 +1,4 @@
-"""A sandbox and the whole of bkscaler in this process, in a time that runs faster: whole processes are slow."""
+"""A sandbox and the whole of bkscaler in this process, in a time that runs faster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from zope.interface import directlyProvides, providedBy
 
 from bkscaler.plugin import Options, makeService
@@ -68,8 +67,3 @@ class Whole:
         """End both."""
         await self._service.stopService()
         await self._sandbox.stopService()
-
-
-def started(whole: Whole) -> Deferred[None]:
-    """Start; fires when it listens."""
-    return Deferred.fromCoroutine(whole.start())
