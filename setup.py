@@ -32,8 +32,16 @@ setup(
     ],
     extras_require={
         # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.
-        "dev": ["ruff", "mypy", "mypy-zope", "types-PyYAML", "types-pyOpenSSL", "build"]
-        + ["grpcio", "types-grpcio"],
+        "dev": [
+            "ruff",
+            "mypy",
+            "mypy-zope",
+            "types-PyYAML",
+            "types-pyOpenSSL",
+            "build",
+            "grpcio",
+            "types-grpcio",
+        ],
     },
     classifiers=[
         "Framework :: Twisted",

@@ -67,6 +67,7 @@ class Client:
     def __init__(self, port: int, *options: tuple[str, Any], credentials: Any = None) -> None:
         address = f"127.0.0.1:{port}"
         everything = [MAX_MESSAGE, ("grpc.use_local_subchannel_pool", 1), *options]
+        self.channel: Any
         if credentials is None:
             self.channel = grpc.insecure_channel(address, everything)
         else:
@@ -107,7 +108,7 @@ def outcome_of(call: Any) -> Any:
     try:
         return call.result()
     except grpc.RpcError as error:
-        return error.code(), error.details()  # type: ignore[attr-defined]  # an error of a call has them
+        return error.code(), error.details()
 
 
 def _option(word: str) -> tuple[str, int]:
