@@ -23,9 +23,11 @@ Imported by ``frontend.held``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 from bkscaler.frontend import refusal
+from bkscaler.frontend.calls import Calls
 from bkscaler.frontend.http2 import (
     ACK,
     CONTINUATION,
@@ -34,7 +36,6 @@ from bkscaler.frontend.http2 import (
     HEAD_BYTES,
     HEADERS,
     PING,
-    RST_STREAM,
     SETTINGS,
     Frame,
     FrameReader,
@@ -48,6 +49,9 @@ MAX_OTHER_BYTES = 65_536
 """All frames that are no DATA: thirty times what a real client sends."""
 MAX_PINGS = 10_000
 """Answered in one hold: a client that pings every second for three hours is still within it."""
+
+NOT_WOKEN = "buildkitd not ready: no builder is woken for traces"
+"""What a call reads that needs no builder, when there is none."""
 
 
 class Stance(Enum):
@@ -63,23 +67,29 @@ class HeldConversation:
     One held client. Methods that return bytes want them written to the client, none when empty.
 
     :ivar stance: what the proxy says to it.
-    :ivar cancelled: whether it has opened streams and reset all of them: it no longer wants a builder,
-        although grpc-go keeps the socket open for another while.
     """
 
     def __init__(self) -> None:
         self.stance = Stance.SILENT
-        self.cancelled = False
         self._reader = FrameReader()
         self._kept: list[Frame] = []
-        self._streams: set[int] = set()
+        self._calls = Calls()
         self._data_bytes = self._other_bytes = self._pings = 0
         self._ack_pending = False
+        self._answered: set[int] = set()
         self._words = ""
 
     def __repr__(self) -> str:
         held = self._data_bytes + self._other_bytes
-        return f"<HeldConversation {self.stance.value}, {len(self._streams)} streams, {held} bytes>"
+        return f"<HeldConversation {self.stance.value}, {len(self._calls.open)} streams, {held} bytes>"
+
+    @property
+    def needs_builder(self) -> bool:
+        """
+        Whether the client wants a builder. Not when it has ended all its calls, although grpc-go keeps the
+        socket open for another while; again, when it makes another.
+        """
+        return self._calls.need_builder
 
     @property
     def ack_pending(self) -> bool:
@@ -102,7 +112,7 @@ class HeldConversation:
         self.stance = Stance.ENGAGED
         self._ack_pending = True
         kept, self._kept = self._kept, []
-        return refusal.SERVER_SETTINGS + b"".join([self._react(frame) for frame in kept])
+        return refusal.SERVER_SETTINGS + b"".join([self._react(frame) for frame in kept]) + self._let_go()
 
     def refuse(self, words: str) -> bytes:
         """
@@ -116,10 +126,8 @@ class HeldConversation:
         self.stance = Stance.REFUSING
         self._words = words
         settings = [refusal.SETTINGS_ACK for frame in self._kept if frame.kind == SETTINGS]
-        answers = [refusal.trailers_only(stream, words) for stream in sorted(self._streams)]
         self._kept.clear()
-        self._streams.clear()
-        return greeting + b"".join(settings + answers)
+        return greeting + b"".join(settings) + self._answer(self._calls.open, words)
 
     def replay(self) -> bytes:
         """
@@ -128,20 +136,33 @@ class HeldConversation:
         :returns: what the builder must see first. What the client sends later is the builder's as it comes.
         """
         frames, self._kept = self._kept, []
-        return PREFACE + b"".join([frame.raw for frame in frames]) + self._reader.rest
+        whole = PREFACE + b"".join([frame.raw for frame in frames])
+        return whole + refusal.cancellations(sorted(self._answered)) + self._reader.rest
 
     def _take(self, frame: Frame) -> bytes:
         """Count a frame, then do with it what the stance demands."""
         self._count(frame)
-        if frame.kind == RST_STREAM and frame.stream in self._streams:
-            self._streams.remove(frame.stream)
-            self.cancelled = not self._streams
-        elif frame.kind == HEADERS:
-            self._streams.add(frame.stream)
+        self._calls.take(frame)
         if self.stance is Stance.SILENT:
             self._kept.append(frame)
             return b""
-        return self._react(frame)
+        return self._react(frame) + self._let_go()
+
+    def _let_go(self) -> bytes:
+        """Answer the calls for which no builder is woken, when nothing else is open."""
+        if self.stance is not Stance.ENGAGED or self._calls.need_builder:
+            return b""
+        streams = sorted(self._calls.incidental)
+        self._answered.update(streams)
+        return self._answer(streams, NOT_WOKEN)
+
+    def _answer(self, streams: Iterable[int], words: str) -> bytes:
+        """End calls."""
+        answers = []
+        for stream in streams:
+            self._calls.end(stream)
+            answers.append(refusal.trailers_only(stream, words))
+        return b"".join(answers)
 
     def _react(self, frame: Frame) -> bytes:
         """Answer a frame, or keep it, or drop it."""
@@ -160,10 +181,7 @@ class HeldConversation:
         if frame.kind == SETTINGS:
             return b"" if frame.flags & ACK else refusal.SETTINGS_ACK
         whole = frame.kind in (HEADERS, CONTINUATION) and frame.flags & END_HEADERS
-        if whole and frame.stream in self._streams:
-            self._streams.remove(frame.stream)
-            return refusal.trailers_only(frame.stream, self._words)
-        return b""
+        return self._answer([frame.stream], self._words) if whole else b""
 
     def _count(self, frame: Frame) -> None:
         """Bound what a client may send while it is held."""

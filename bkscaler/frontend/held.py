@@ -38,7 +38,10 @@ class HeldListener(Protocol):
         """Hear that the client has gone, or no longer wants an answer; called at most once."""
 
     def client_cancelled(self) -> None:
-        """Hear that a gRPC client has reset all its calls; its connection may stay."""
+        """Hear that a gRPC client has ended all its calls; its connection may stay."""
+
+    def client_returned(self) -> None:
+        """Hear that a gRPC client that had ended all its calls has made another."""
 
     def client_misbehaved(self, why: str) -> None:
         """Hear that a client has sent what its protocol does not let it send; called at most once."""
@@ -66,6 +69,7 @@ class HeldClient:
         self._engage_at_once = False
         self._watch: Watch | None = None
         self._left = self._dismissed = False
+        self._wanted = True
 
     def __repr__(self) -> str:
         return f"<HeldClient {self.kind.value}: {self._conversation or f'{len(self._bytes)} bytes'}>"
@@ -197,10 +201,14 @@ class HeldClient:
             else:
                 self._listener.client_misbehaved(str(violation))
             return
-        if conversation.cancelled and not self._left:
-            self._left = True
+        if self._left:
+            return
+        wanted, self._wanted = self._wanted, conversation.needs_builder
+        if wanted and not self._wanted:
             self._listener.client_cancelled()
-        elif not self._left:
+        elif self._wanted and not wanted:
+            self._listener.client_returned()
+        else:
             self._listener.client_spoke()
 
     def _say(self, words: bytes) -> None:

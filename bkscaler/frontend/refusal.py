@@ -10,12 +10,14 @@ GOAWAY: the client would connect again and wake the builder again. Imported by `
 from __future__ import annotations
 
 import string
+from collections.abc import Iterable
 from urllib.parse import quote
 
 from hpack import Encoder, NeverIndexedHeaderTuple
-from hyperframe.frame import HeadersFrame, PingFrame, SettingsFrame
+from hyperframe.frame import HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 FAILED_PRECONDITION = 9
+_CANCEL = 0x8
 _UNQUOTED = "".join(sorted(set(string.punctuation + " ") - {"%"}))
 
 SERVER_SETTINGS = SettingsFrame(0).serialize()
@@ -50,6 +52,15 @@ def trailers_only(stream: int, words: str) -> bytes:
     ]
     block = Encoder().encode(fields, huffman=False)
     return HeadersFrame(stream, data=block, flags=["END_HEADERS", "END_STREAM"]).serialize()
+
+
+def cancellations(streams: Iterable[int]) -> bytes:
+    """
+    Tell a builder that calls are over.
+
+    :param streams: their streams.
+    """
+    return b"".join([RstStreamFrame(stream, error_code=_CANCEL).serialize() for stream in streams])
 
 
 def service_unavailable(words: str) -> bytes:

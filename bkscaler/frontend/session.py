@@ -135,10 +135,11 @@ class Session:
         self._timers = Timers(shared.clock)
         self._spoke: Deferred[None] | None = None
         self._work: Deferred[Outcome] | None = None
+        self._unwanted = False
         self._hold: Hold | None = None
         self._relay: Relay | None = None
         self._why = ""
-        self._began_s = self._joined_s = shared.clock.seconds()
+        self._began_s = self._asked_s = self._joined_s = shared.clock.seconds()
 
     def __repr__(self) -> str:
         return f"<Session {self._name} of {self._peer}: {self._relay or self.held}>"
@@ -154,11 +155,8 @@ class Session:
 
     def client_connected(self) -> None:
         """Begin, with the client connected."""
-        deadline_s = self._began_s + self._shared.ready_wait_timeout_s
-        self._timers.keep("deadline", deadline_s, self._expired)
         self._timers.keep("engage", self._began_s + self._shared.hold_after_s, self.held.engage)
-        self._work = Deferred.fromCoroutine(self._serve())
-        self._work.addBoth(self._finished)
+        self._begin()
 
     def client_spoke(self) -> None:
         """Go on, if bytes are what is being waited for."""
@@ -169,12 +167,21 @@ class Session:
 
     def client_left(self) -> None:
         """Give up what the client no longer wants."""
-        self._give_up(Outcome.PROBE if self._hold is None else Outcome.LEFT_WHILE_HELD)
+        if self._unwanted:
+            self._give_up(Outcome.CANCELLED_WHILE_HELD)
+        else:
+            self._give_up(Outcome.PROBE if self._hold is None else Outcome.LEFT_WHILE_HELD)
 
     def client_cancelled(self) -> None:
-        """Give up what the client no longer wants, and tell so to whatever it still asks."""
-        self._why = "the client has cancelled"
-        self._give_up(Outcome.CANCELLED_WHILE_HELD)
+        """Give the builder back at once; the client may yet want it again, over the same connection."""
+        if self._work is not None:
+            self._unwanted = True
+            self._work.cancel()
+
+    def client_returned(self) -> None:
+        """Want the builder again, for as long as at first."""
+        self._unwanted = False
+        self._begin()
 
     def client_misbehaved(self, why: str) -> None:
         """Serve no longer who breaks the protocol."""
@@ -186,9 +193,18 @@ class Session:
         self._timers.cancel_all()
         self._on_end(self)
 
+    def _begin(self) -> None:
+        """Serve the client, which wants a builder."""
+        self._timers.cancel("linger")
+        self._asked_s = self._shared.clock.seconds()
+        self._timers.keep("deadline", self._asked_s + self._shared.ready_wait_timeout_s, self._expired)
+        self._work = Deferred.fromCoroutine(self._serve())
+        self._work.addBoth(self._finished)
+
     async def _serve(self) -> Outcome:
         """Go through the life of the connection."""
-        await self._more_bytes(self._shared.probe_grace_s)
+        if self.held.kind is Kind.SILENT:
+            await self._more_bytes(self._shared.probe_grace_s)
         self._hold = hold = self._shared.capacity.hold(self._name)
         try:
             builder, greeting = await self._reach(hold)
@@ -265,28 +281,41 @@ class Session:
         self._give_up(Outcome.BUILDER_REFUSED if refused else Outcome.NOT_READY_IN_TIME)
 
     def _give_up(self, outcome: Outcome) -> None:
-        """Name the outcome, then cancel what is being done for the client."""
+        """Name the outcome, then cancel what is being done for the client, if anything is."""
         if self.outcome is None and self._work is not None:
             self.outcome = outcome
-            self._work.cancel()
+            if self._work.called:
+                self._end()
+            else:
+                self._work.cancel()
 
     def _finished(self, result: Outcome | Failure) -> None:
-        """Tell how it ended, in the log and to the client; let the client go."""
-        self._timers.cancel_all()
+        """End, unless it is only that the client wants no builder just now; then wait a little for it."""
+        if self._unwanted and self.outcome is None:
+            for timer in ("deadline", "bytes"):
+                self._timers.cancel(timer)
+            over_s = self._shared.clock.seconds() + LINGER_S
+            self._timers.keep("linger", over_s, lambda: self._give_up(Outcome.CANCELLED_WHILE_HELD))
+            return
         if self.outcome is None:
             self.outcome = Outcome.INTERNAL_ERROR if isinstance(result, Failure) else result
             if isinstance(result, Failure):
                 self.log.failure("a session failed", result)
+        self._end()
+
+    def _end(self) -> None:
+        """Tell how it ended, in the log and to the client; let the client go."""
+        self._timers.cancel_all()
         self._log_end()
         if self.held.dismiss(self._words()):
             self._timers.keep("linger", self._shared.clock.seconds() + LINGER_S, self.held.drop)
 
     def _words(self) -> str:
         """Say to the client's user why there is no builder; nothing to one who has gone or was served."""
-        waited = format_duration(round(self._shared.clock.seconds() - self._began_s))
+        waited = format_duration(round(self._shared.clock.seconds() - self._asked_s))
         if self.outcome in (Outcome.NOT_READY_IN_TIME, Outcome.BUILDER_REFUSED):
             return f"buildkitd not ready after {waited}: {self._why or 'the reason is not known'}"
-        if self.outcome in (Outcome.CANNOT_WAKE, Outcome.CANCELLED_WHILE_HELD):
+        if self.outcome is Outcome.CANNOT_WAKE:
             return f"buildkitd not ready: {self._why}"
         if self.outcome is Outcome.SHUTTING_DOWN and self._relay is None:
             return "buildkitd not ready: bkscaler is shutting down"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hpack import Decoder
+from hpack import Decoder, Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -17,6 +17,7 @@ from hyperframe.frame import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.frontend import refusal
+from bkscaler.frontend.calls import TRACES_PATH
 from bkscaler.frontend.conversation import (
     MAX_DATA_BYTES,
     MAX_OTHER_BYTES,
@@ -171,26 +172,35 @@ class CancelTests(SynchronousTestCase):
     """A client that no longer wants a builder."""
 
     def test_recorded(self):
-        """The recorded interrupted build is seen to be cancelled, and its later calls are answered."""
+        """The recorded interrupted build wants no builder any more; that its traces cannot be taken it
+        reads at once."""
         first, *others = recorded("build-interrupted-early")
         conversation = talk(first.removeprefix(PREFACE))
         conversation.engage()
         conversation.receive(others[0])
-        self.assertFalse(conversation.cancelled)
-        conversation.receive(others[1])
-        self.assertTrue(conversation.cancelled)
-        self.assertEqual(set(answered(conversation.refuse("gone"))), {3})
+        self.assertTrue(conversation.needs_builder)
+        answers = conversation.receive(others[1])
+        self.assertFalse(conversation.needs_builder)
+        self.assertEqual(set(answered(answers)), {3})
+        self.assertEqual(answered(conversation.refuse("gone")), {})
 
-    def test_some_streams(self):
-        """As long as one call is open the client still wants its builder."""
-        conversation = talk(SETTINGS + headers(1) + headers(3) + reset(1))
-        self.assertFalse(conversation.cancelled)
-        conversation.receive(reset(3))
-        self.assertTrue(conversation.cancelled)
+    def test_replay_after_traces(self):
+        """The builder of a client that goes on after its traces were turned away hears that they are over."""
+        conversation = talk(SETTINGS)
+        conversation.engage()
+        traces = headers(1, Encoder().encode([(":path", TRACES_PATH)]))
+        self.assertEqual(set(answered(conversation.receive(ACK + traces))), {1})
+        conversation.receive(headers(3))
+        self.assertTrue(conversation.needs_builder)
+        self.assertEqual(conversation.replay(), PREFACE + SETTINGS + traces + headers(3) + reset(1))
 
-    def test_reset_of_nothing(self):
-        """Resetting a call that was never made cancels nothing."""
-        self.assertFalse(talk(SETTINGS + reset(1)).cancelled)
+    def test_traces_of_a_build(self):
+        """Traces handed in while other calls are open are kept for the builder like these."""
+        conversation = talk(SETTINGS + headers(1))
+        conversation.engage()
+        traces = headers(3, Encoder().encode([(":path", TRACES_PATH)]))
+        self.assertEqual(conversation.receive(ACK + traces), b"")
+        self.assertEqual(conversation.replay(), PREFACE + SETTINGS + headers(1) + traces)
 
 
 class BoundTests(SynchronousTestCase):

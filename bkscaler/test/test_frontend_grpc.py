@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from hyperframe.frame import DataFrame
+from hpack import Encoder
+from hyperframe.frame import DataFrame, HeadersFrame
 
 from bkscaler.errors import WakeImpossible
+from bkscaler.frontend.calls import TRACES_PATH
 from bkscaler.frontend.greeting import GREETING_TIMEOUT_S
 from bkscaler.frontend.refusal import SERVER_SETTINGS
 from bkscaler.frontend.session import ACKNOWLEDGEMENT_LIMIT_S, LINGER_S, PREFACE_LIMIT_S
@@ -360,25 +362,71 @@ class CancelTests(GrpcCase):
     """Clients that no longer want what they asked for."""
 
     def test_all_calls_reset(self):
-        """When a client has reset all its calls its demand is gone; what it asks then is answered."""
-        proxy, client = self.held(SETTINGS + headers(1))
-        proxy.after(10)
-        client.send(ACK + reset(1) + headers(3))
-        proxy.settle()
-        self.assertEqual(proxy.capacity.holds, [])
-        answer = answered(bytes(client.received))[3][1]
-        self.assertEqual(answer["grpc-message"], "buildkitd not ready: the client has cancelled")
-        client.hang_up()
-        proxy.settle()
-        self.assertEqual(proxy.outcomes, [Outcome.CANCELLED_WHILE_HELD])
+        """When a client has reset all its calls its demand is gone, before it was told or after."""
+        for seconds in (0, 10):
+            proxy, client = self.held(SETTINGS + headers(1))
+            proxy.after(seconds)
+            client.send((ACK if seconds else b"") + reset(1))
+            proxy.settle()
+            self.assertEqual(proxy.capacity.holds, [])
+            client.hang_up()
+            proxy.settle()
+            self.assertEqual(proxy.outcomes, [Outcome.CANCELLED_WHILE_HELD])
 
-    def test_before_the_early_settings(self):
-        """A cancellation is noticed before --hold-after as well."""
-        proxy, client = self.held(SETTINGS + headers(1) + reset(1))
-        self.assertEqual(proxy.capacity.holds, [])
-        client.hang_up()
+    def test_another_call(self):
+        """A client that makes another call after all were reset wants a builder again, as at first."""
+        proxy, client = self.held(SETTINGS + headers(1), ready_wait_timeout_s=30.0)
+        proxy.after(20)
+        client.send(ACK + reset(1))
         proxy.settle()
-        self.assertEqual(proxy.outcomes, [Outcome.CANCELLED_WHILE_HELD])
+        proxy.after(20)
+        client.send(headers(3))
+        proxy.settle()
+        self.assertEqual(len(proxy.capacity.holds), 1)
+        proxy.after(29)
+        proxy.capacity.ready()
+        proxy.settle()
+        builder = self.greet(proxy)
+        self.assertEqual(bytes(builder.received), PREFACE + SETTINGS + headers(1) + reset(1) + headers(3))
+
+    def test_another_call_given_up(self):
+        """What such a client reads counts from its last call."""
+        proxy, client = self.held(SETTINGS + headers(1), ready_wait_timeout_s=30.0)
+        proxy.after(20)
+        client.send(ACK + reset(1))
+        proxy.settle()
+        proxy.after(20)
+        client.send(headers(3))
+        proxy.settle()
+        proxy.after(30)
+        self.assertIn("after 30s", answered(bytes(client.received))[3][1]["grpc-message"])
+
+    def test_no_other_call(self):
+        """A client that has reset all its calls, and stays, is closed after a minute."""
+        proxy, client = self.held(SETTINGS + headers(1) + reset(1))
+        proxy.after(LINGER_S - 1)
+        self.assertEqual(proxy.outcomes, [])
+        proxy.after(1)
+        self.assertEqual((proxy.outcomes, client.was_let_go), ([Outcome.CANCELLED_WHILE_HELD], True))
+
+    def test_interrupted_before_it_was_told(self):
+        """A client that makes no call but to hand in its traces wants no builder, and is told so at once."""
+        proxy, client = self.held()
+        proxy.after(10)
+        self.assertEqual(len(proxy.capacity.holds), 1)
+        traces = HeadersFrame(1, data=Encoder().encode([(":path", TRACES_PATH)]), flags=["END_HEADERS"])
+        client.send(ACK + traces.serialize())
+        proxy.settle()
+        self.assertEqual(proxy.capacity.holds, [])
+        self.assertEqual(set(answered(bytes(client.received))), {1})
+
+    def test_cut(self):
+        """Shutting down ends a client that wants no builder just now; when told twice, at once."""
+        proxy, _ = self.held(SETTINGS + headers(1) + reset(1))
+        for _ in range(2):
+            proxy.factory.cut_all()
+            proxy.settle()
+        self.assertEqual(proxy.outcomes, [Outcome.SHUTTING_DOWN])
 
     def test_while_joined(self):
         """Once joined, resetting calls is between the client and its builder."""

@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from bkscaler.errors import WakeImpossible
+from bkscaler.frontend.calls import TRACES_PATH
 from bkscaler.frontend.http2 import FrameReader
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import Outcome
@@ -299,8 +300,28 @@ class LeavingTests(GrpcCase):
         call.cancel()
         await proxy.until(lambda: not proxy.capacity.holds)
         self.assertEqual(proxy.outcomes, [])
-        refusal = await self.answer(client.call())
-        self.assertEqual(refusal, (REFUSED, "buildkitd not ready: the client has cancelled"))
+        self.assertEqual(await self.over(proxy, client), [Outcome.CANCELLED_WHILE_HELD])
+
+    async def test_ask_again(self):
+        """A client that asks again on the same connection, after its call has timed out, is served."""
+        proxy = self.proxy()
+        client = self.client(proxy.port)
+        await self.answer(client.call(timeout_s=0.4))
+        await proxy.until(lambda: not proxy.capacity.holds)
+        call = client.call(b"again")
+        await proxy.until_told(1)
+        self.assertEqual(len(proxy.capacity.holds), 1)
+        proxy.wake()
+        self.assertEqual(await self.answer(call), b"again")
+        self.assertIn(await self.over(proxy, client), SERVED)
+
+    async def test_traces(self):
+        """A client that only hands in its traces, as an interrupted one does, is soon turned away."""
+        proxy = self.proxy()
+        client = self.client(proxy.port)
+        traces = client.channel.unary_unary(TRACES_PATH.decode()).future(b"spans")
+        status, _ = await self.answer(traces)
+        self.assertEqual((status, proxy.capacity.holds), (REFUSED, []))
         self.assertEqual(await self.over(proxy, client), [Outcome.CANCELLED_WHILE_HELD])
 
     async def test_one_of_two_cancelled(self):

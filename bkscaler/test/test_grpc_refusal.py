@@ -75,7 +75,7 @@ class ReasonTests(TestCase):
         await deferToThread(delete_set, whole.kubeconfig)
         refusal = (
             grpc.StatusCode.FAILED_PRECONDITION,
-            "buildkitd not ready: there is no such StatefulSet",
+            "buildkitd not ready: there is no StatefulSet buildkitd",
         )
         self.assertEqual(await answer_of(call, reactor), refusal)
         self.assertEqual(await answer_of(client.call(), reactor), refusal)
