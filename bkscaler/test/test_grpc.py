@@ -20,7 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from bkscaler.errors import WakeImpossible
 from bkscaler.frontend.calls import TRACES_PATH
-from bkscaler.frontend.http2 import FrameReader
+from bkscaler.frontend.http2 import PING, FrameReader
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.test.grpc_peers import Client, answer_of, serve
@@ -79,6 +79,10 @@ class GrpcCase(TestCase):
     async def answers(self, calls):
         """Wait for several calls."""
         return [await self.answer(call) for call in calls]
+
+    def frames(self, builder):
+        """Give the frames that a builder was sent."""
+        return list(FrameReader().feed(bytes(builder.received).removeprefix(PREFACE)))
 
     async def over(self, proxy, client):
         """Close a client; give the outcomes when its connections are gone."""
@@ -162,8 +166,9 @@ class ColdStartTests(GrpcCase):
         self.assertIn(await self.over(proxy, client), SERVED)
 
     async def test_pings_while_held(self):
-        """A client that asks for signs of life while held gets them, and its builder hears of none."""
-        proxy = self.proxy()
+        """A client that asks for signs of life while held gets them, and its builder hears of none of that."""
+        builder = RecordingBuilder(self.server())
+        proxy = self.proxy(self.listen(builder))
         often = (
             ("grpc.keepalive_time_ms", 200),
             ("grpc.keepalive_timeout_ms", 300),
@@ -174,6 +179,7 @@ class ColdStartTests(GrpcCase):
         proxy.wake()
         self.assertEqual(await self.answers(calls), [b"hello"])
         self.assertIn(await self.over(proxy, client), SERVED)
+        self.assertLessEqual([frame.kind for frame in self.frames(builder)].count(PING), 1)
 
     async def test_single_bytes(self):
         """A client whose bytes come one by one is held and served like any other."""
@@ -197,8 +203,7 @@ class ColdStartTests(GrpcCase):
             self.assertEqual(await self.answer(client.call()), b"hello")
             self.assertEqual(await self.answer(client.call(b"again")), b"again")
             self.assertIn(await self.over(proxy, client), SERVED)
-            frames = FrameReader().feed(bytes(builder.received).removeprefix(PREFACE))
-            self.assertEqual(len([frame for frame in frames if frame.is_settings_ack]), 1)
+            self.assertEqual(len([each for each in self.frames(builder) if each.is_settings_ack]), 1)
 
 
 class BuilderTests(GrpcCase):
