@@ -50,11 +50,13 @@ class ProcessTests(GrpcProcessCase):
     def test_leaving(self):
         """A call that ends while held, and a client that is killed, need no builder within a second."""
         world = self.world("--start-delay", "1m", bkscaler=("--hold-after", "100ms"))
-        status, _ = outcome_of(self.client(world).call(timeout_s=1.0))
+        client = self.client(world)
+        status, _ = outcome_of(client.call(timeout_s=1.0))
         ended_s = time.monotonic()
         self.assertEqual(status, grpc.StatusCode.DEADLINE_EXCEEDED)
         world.bkscaler.until("(?s)builder is waking.*builder is idle")
         self.assertLess(time.monotonic() - ended_s, 1.0)
+        client.close()
         world.bkscaler.until("cancelled_while_held")
         killed = Child(sys.executable, "-m", "bkscaler.test.grpc_peers", "call", str(world.port))
         self.addCleanup(killed.kill)

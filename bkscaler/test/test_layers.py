@@ -19,8 +19,8 @@ ROWS = """
       <- kube.watch|statefulset|events <- kube.pods <- kube.diagnosis <- kube.store <- kube.cluster
    scaling.demand|waiters <- scaling.policy <- scaling.machine|requests <- scaling.service
    relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
-3  frontend.sniff|http2|refusal|dial <- frontend.conversation|greeting|health <- frontend.held
-      <- frontend.session <- frontend.listener
+3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
+      <- frontend.held <- frontend.session <- frontend.listener
 4  observability.site
 5  plugin
 6  demo   doctor
