@@ -13,27 +13,22 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import SystemRandom
 from typing import Any
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    serverFromString,
-)
+from twisted.internet.endpoints import HostnameEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from bkscaler import __version__, config
 from bkscaler.config import Settings
 from bkscaler.errors import ConfigurationError
-from bkscaler.frontend.dial import DIAL_TIMEOUT_S, Dialer
+from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory, Connect, Dialer
 from bkscaler.frontend.health import check_health
 from bkscaler.frontend.listener import ProxyFactory
 from bkscaler.frontend.session import Surroundings
@@ -207,14 +202,12 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
     works = SpliceWorks(poller=poller, pipes=PipePool(), stalls=stalls)
     random = SystemRandom()
 
-    def endpoint_for(replica: Replica) -> IStreamClientEndpoint:
-        return builder_endpoint(settings, reactor, replica)
-
     async def check(replica: Replica) -> None:
-        await check_health(endpoint_for(replica), reactor)
+        host, port = builder_host(settings, replica), settings.target_port
+        await check_health(HostnameEndpoint(reactor, host, port, DIAL_TIMEOUT_S), reactor)
 
-    def join(client: Leg, builder: Leg) -> Relay:
-        if CAN_SPLICE and settings.relay != "copy":
+    def join(client: Leg, builder: Leg, may_lend: bool) -> Relay:
+        if may_lend and CAN_SPLICE and settings.relay != "copy":
             return SpliceRelay(client, builder, works)
         return CopyRelay(client, builder, hangups=hangups, stalls=stalls)
 
@@ -222,7 +215,7 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
         clock=reactor,
         random=random.random,
         capacity=scaler,
-        dialer=Dialer(endpoint_for, check if settings.readiness == "grpc" else None),
+        dialer=Dialer(connector(settings, reactor), check if settings.readiness == "grpc" else None),
         join=join,
         hangups=hangups,
         probe_grace_s=settings.probe_grace_s,
@@ -233,20 +226,40 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
     return ProxyFactory(shared=shared, max_connections=settings.max_connections, prefix=prefix)
 
 
-def builder_endpoint(settings: Settings, reactor: Any, replica: Replica) -> IStreamClientEndpoint:
+def builder_host(settings: Settings, replica: Replica) -> str:
     """
     Say where a replica is dialled.
 
     :param settings: ``target_address`` chooses between the pod's IP and its name in the headless Service.
-    :param reactor: connects.
     :param replica: which pod.
     """
+    if settings.target_address == "pod-ip":
+        return replica.ip
+    service = f"{settings.headless_service_name}.{settings.sts_namespace}.svc.{settings.cluster_domain}"
+    return f"{replica.name}.{service}"
+
+
+def connector(settings: Settings, reactor: Any) -> Connect:
+    """
+    Choose how replicas are connected to.
+
+    :param settings: an IP needs nobody to resolve it, and no endpoint.
+    :param reactor: connects.
+    """
     port = settings.target_port
-    if settings.target_address == "dns":
-        service = f"{settings.headless_service_name}.{settings.sts_namespace}.svc.{settings.cluster_domain}"
-        return HostnameEndpoint(reactor, f"{replica.name}.{service}", port, DIAL_TIMEOUT_S)
-    kind = TCP6ClientEndpoint if ":" in replica.ip else TCP4ClientEndpoint
-    return kind(reactor, replica.ip, port, DIAL_TIMEOUT_S)
+
+    def by_ip(replica: Replica, factory: BuilderFactory) -> Callable[[], object]:
+        trial = reactor.connectTCP(replica.ip, port, factory, DIAL_TIMEOUT_S)
+        end: Callable[[], object] = trial.disconnect
+        return end
+
+    def by_name(replica: Replica, factory: BuilderFactory) -> Callable[[], object]:
+        trial = HostnameEndpoint(reactor, builder_host(settings, replica), port, DIAL_TIMEOUT_S)
+        trying: Deferred[Any] = trial.connect(factory)
+        trying.addErrback(factory.failed)
+        return trying.cancel
+
+    return by_ip if settings.target_address == "pod-ip" else by_name
 
 
 def _missing(drain: Drain, listener: Listener, view: ClusterView) -> list[str]:

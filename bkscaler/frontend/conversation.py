@@ -12,9 +12,9 @@ time that a server is there, and from then on the proxy speaks for the builder a
 
 - ``SILENT``: everything is kept as it came. A fast start passes through untouched.
 - ``ENGAGED``: our empty SETTINGS has been sent. The client's acknowledgement of it is dropped, once, as
-  the builder has not sent what it acknowledges; the client is not handed over before it has come. PINGs
-  are answered and dropped: a builder that got them in one heap would say ``too_many_pings``. All else is
-  kept in its order, the preface first.
+  the builder has not sent what it acknowledges; when it is late, :meth:`HeldConversation.pass_on` drops
+  it after joining. PINGs are answered and dropped: a builder that got them in one heap would say
+  ``too_many_pings``. All else is kept in its order, the preface first.
 - ``REFUSING``: every call, also later ones, is answered with the reason.
 
 Flow control bounds what is held: nobody has opened the window beyond its first 65,535 bytes of DATA.
@@ -131,13 +131,33 @@ class HeldConversation:
 
     def replay(self) -> bytes:
         """
-        Hand over, for a builder that has sent its own SETTINGS; not while an acknowledgement is pending.
+        Hand over, for a builder that has sent its own SETTINGS.
 
-        :returns: what the builder must see first. What the client sends later is the builder's as it comes.
+        :returns: what the builder must see first. What the client sends later goes through
+            :meth:`pass_on` as long as :attr:`ack_pending`.
         """
         frames, self._kept = self._kept, []
         whole = PREFACE + b"".join([frame.raw for frame in frames])
-        return whole + refusal.cancellations(sorted(self._answered)) + self._reader.rest
+        rest = b"" if self._ack_pending else self._reader.rest
+        return whole + refusal.cancellations(sorted(self._answered)) + rest
+
+    def pass_on(self, data: bytes) -> bytes:
+        """
+        Drop the late acknowledgement from what a joined client sends, and nothing else.
+
+        :param data: bytes that came after :meth:`replay`.
+        :returns: what the builder shall see.
+        """
+        passed = bytearray()
+        try:
+            for frame in self._reader.feed(data):
+                if self._ack_pending and frame.is_settings_ack:
+                    self._ack_pending = False
+                else:
+                    passed += frame.raw
+        except Violation:  # let the builder, whose client it now is, say what it thinks of it
+            self._ack_pending = False
+        return bytes(passed) if self._ack_pending else bytes(passed) + self._reader.rest
 
     def _take(self, frame: Frame) -> bytes:
         """Count a frame, then do with it what the stance demands."""

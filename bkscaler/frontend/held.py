@@ -2,10 +2,9 @@
 A client that waits: what it has sent is kept, it is told what it must be told, and that it leaves is noticed.
 
 Reading goes on while there is room, because reading is how a hang-up is heard of. A plain TCP client is
-paused when the bound is reached, and from the first dial on; :mod:`bkscaler.relay.hangups` does the
-listening then. An HTTP/2 client is bounded by its own protocol, and has PINGs to be answered, so it is paused
-only to be handed over; :mod:`bkscaler.frontend.conversation` knows what it may be told. Imported by
-``frontend.session``.
+paused when the bound is reached; :mod:`bkscaler.relay.hangups` does the listening then. An HTTP/2 client is
+bounded by its own protocol, and has PINGs to be answered; :mod:`bkscaler.frontend.conversation` knows what it
+may be told. Imported by ``frontend.session``.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class HeldListener(Protocol):
         """Hear that the connection is there; the first call."""
 
     def client_spoke(self) -> None:
-        """Hear that there are bytes. May be told more than once for the same ones."""
+        """Hear that there are bytes of somebody who is not yet known to speak HTTP/2, or now is."""
 
     def client_left(self) -> None:
         """Hear that the client has gone, or no longer wants an answer; called at most once."""
@@ -57,6 +56,7 @@ class HeldClient:
     :param hangups: listens while the transport is paused.
     :param listener: who is told.
     :ivar leg: the connection; set by :meth:`connected`.
+    :ivar conversation: with an HTTP/2 client; None with any other, or as long as it is not known to be one.
     """
 
     leg: Leg
@@ -65,50 +65,37 @@ class HeldClient:
         self._hangups = hangups
         self._listener = listener
         self._bytes = bytearray()
-        self._conversation: HeldConversation | None = None
+        self.conversation: HeldConversation | None = None
         self._engage_at_once = False
         self._watch: Watch | None = None
         self._left = self._dismissed = False
         self._wanted = True
 
     def __repr__(self) -> str:
-        return f"<HeldClient {self.kind.value}: {self._conversation or f'{len(self._bytes)} bytes'}>"
+        return f"<HeldClient {self.kind.value}: {self.conversation or f'{len(self._bytes)} bytes'}>"
 
     @property
     def kind(self) -> Kind:
         """Who it is, judged by what it has sent so far."""
-        return Kind.HTTP2 if self._conversation else classify(bytes(self._bytes[:SNIFFED_BYTES]))
-
-    @property
-    def acknowledgement_is_due(self) -> bool:
-        """
-        Whether the client has still to acknowledge what it was told, which is none of the builder's business.
-        ``client_spoke`` tells when to look again.
-        """
-        return self._conversation is not None and self._conversation.ack_pending
+        return Kind.HTTP2 if self.conversation else classify(bytes(self._bytes[:SNIFFED_BYTES]))
 
     def engage(self) -> None:
         """Tell an HTTP/2 client that a server is there, now or as soon as it shows that it is one."""
         self._engage_at_once = True
-        if self._conversation is not None:
-            self._say(self._conversation.engage())
-
-    def pause_while_dialling(self) -> None:
-        """Leave the bytes of a plain client in the kernel; go on listening for its end."""
-        if self._conversation is None:
-            self._pause()
+        if self.conversation is not None:
+            self._say(self.conversation.engage())
 
     def hand_over(self) -> bytes:
         """
-        End holding, with the transport paused; not while an :attr:`acknowledgement_is_due`. The leg is for
-        its next owner to take.
+        End holding, with the transport paused. The leg is for its next owner to take.
 
         :returns: everything that goes to the builder first.
         """
-        self._pause()
         self._end_watch()
+        if not self.leg.is_lost:
+            self.leg.transport.pauseProducing()
         held, self._bytes = bytes(self._bytes), bytearray()
-        return held if self._conversation is None else self._conversation.replay()
+        return held if self.conversation is None else self.conversation.replay()
 
     def dismiss(self, words: str = "") -> bool:
         """
@@ -128,8 +115,8 @@ class HeldClient:
             self._end_watch()
             self.leg.transport.loseConnection()
             return False
-        if self._conversation is not None:
-            self._say(self._conversation.refuse(words))
+        if self.conversation is not None:
+            self._say(self.conversation.refuse(words))
         else:
             self._say(refusal.service_unavailable(words))
             self.leg.transport.loseWriteConnection()
@@ -151,8 +138,8 @@ class HeldClient:
 
     def received(self, leg: Leg, data: bytes) -> None:
         """Keep bytes, up to the bound; answer what has to be answered."""
-        if self._conversation is not None:
-            self._converse(self._conversation, data)
+        if self.conversation is not None:
+            self._converse(self.conversation, data)
         elif not self._dismissed:
             self._keep(data)
 
@@ -185,11 +172,11 @@ class HeldClient:
 
     def _recognize(self) -> None:
         """Begin the conversation with an HTTP/2 client."""
-        self._conversation = HeldConversation()
+        self.conversation = HeldConversation()
         after, self._bytes = bytes(self._bytes[len(PREFACE) :]), bytearray()
         if self._engage_at_once:
             self.engage()
-        self._converse(self._conversation, after)
+        self._converse(self.conversation, after)
 
     def _converse(self, conversation: HeldConversation, data: bytes) -> None:
         """Answer an HTTP/2 client, and tell when it wants no builder any more."""
@@ -208,8 +195,6 @@ class HeldClient:
             self._listener.client_cancelled()
         elif self._wanted and not wanted:
             self._listener.client_returned()
-        else:
-            self._listener.client_spoke()
 
     def _say(self, words: bytes) -> None:
         if words:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -31,7 +31,7 @@ from bkscaler.errors import WakeImpossible
 from bkscaler.frontend.dial import Dialer, DialFailed
 from bkscaler.frontend.greeting import greeting_of
 from bkscaler.frontend.held import HeldClient
-from bkscaler.frontend.http2 import Violation
+from bkscaler.frontend.lateack import LateAck
 from bkscaler.frontend.sniff import Kind
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
@@ -44,8 +44,6 @@ LINGER_S = 60.0
 """How long a client that was told why may take to leave; grpc-go takes up to 34 s when it is interrupted."""
 PREFACE_LIMIT_S = 1.0
 """How long a client that has begun an HTTP/2 preface may take to complete it while a builder waits."""
-ACKNOWLEDGEMENT_LIMIT_S = 10.0
-"""How long a client that was told of a server may take to acknowledge it while a builder waits."""
 REDIAL = Backoff(first_s=0.05, limit_s=1.0)
 """Delays after failed dials: short, as a pod that is ready refuses for a moment at most."""
 
@@ -92,7 +90,8 @@ class Surroundings:
     :param random: gives numbers in [0, 1), for jitter.
     :param capacity: where builders come from.
     :param dialer: reaches them.
-    :param join: makes a relay of a client's and a builder's leg.
+    :param join: makes a relay of a client's and a builder's leg, and is told whether the relay may keep what
+        it reads to itself.
     :param hangups: listens while transports are paused.
     :param probe_grace_s: see ``--probe-grace``.
     :param hold_after_s: see ``--hold-after``.
@@ -103,7 +102,7 @@ class Surroundings:
     random: Callable[[], float]
     capacity: Capacity
     dialer: Dialer
-    join: Callable[[Leg, Leg], Relay]
+    join: Callable[[Leg, Leg, bool], Relay]
     hangups: Hangups
     probe_grace_s: float
     hold_after_s: float
@@ -155,7 +154,6 @@ class Session:
 
     def client_connected(self) -> None:
         """Begin, with the client connected."""
-        self._timers.keep("engage", self._began_s + self._shared.hold_after_s, self.held.engage)
         self._begin()
 
     def client_spoke(self) -> None:
@@ -197,7 +195,6 @@ class Session:
         """Serve the client, which wants a builder."""
         self._timers.cancel("linger")
         self._asked_s = self._shared.clock.seconds()
-        self._timers.keep("deadline", self._asked_s + self._shared.ready_wait_timeout_s, self._expired)
         self._work = Deferred.fromCoroutine(self._serve())
         self._work.addBoth(self._finished)
 
@@ -213,9 +210,6 @@ class Session:
         except WakeImpossible as error:
             self._why = error.reason
             return Outcome.CANNOT_WAKE
-        except Violation as violation:
-            self._why = str(violation)
-            return Outcome.PROTOCOL_ERROR
         finally:
             hold.release()
 
@@ -232,6 +226,8 @@ class Session:
             ready = hold.when_ready()
             if not ready.called:
                 self._why = ""
+            if failures or not ready.called:
+                self._wait_in_earnest()
             replica = await ready
             try:
                 return await self._dial(replica)
@@ -241,36 +237,30 @@ class Session:
                 self.log.debug("dial failed: {error}", error=str(error))
             await deferLater(self._shared.clock, REDIAL.delay_s(failures, self._shared.random))
 
+    def _wait_in_earnest(self) -> None:
+        """Keep the timers of a wait; a first dial to a builder that is there has limits of its own."""
+        self._timers.keep("engage", self._began_s + self._shared.hold_after_s, self.held.engage)
+        self._timers.keep("deadline", self._asked_s + self._shared.ready_wait_timeout_s, self._expired)
+
     async def _dial(self, replica: Replica) -> tuple[Leg, bytes]:
         """Connect to one replica; from an HTTP/2 client's builder wait for the first words."""
         if self.held.kind is Kind.HTTP2_PART:
             await self._more_bytes(PREFACE_LIMIT_S)
-        self.held.pause_while_dialling()
         builder = await self._shared.dialer.dial(replica)
         if self.held.kind is not Kind.HTTP2:
             return builder, b""
-        greeting = await greeting_of(builder, self._shared.clock)
-        await self._acknowledged(builder)
-        return builder, greeting
-
-    async def _acknowledged(self, builder: Leg) -> None:
-        """Let the client acknowledge what only we have told it, before its bytes are the builder's."""
-        clock = self._shared.clock
-        give_up_s = clock.seconds() + ACKNOWLEDGEMENT_LIMIT_S
-        try:
-            while self.held.acknowledgement_is_due:
-                if clock.seconds() >= give_up_s:
-                    raise Violation("no acknowledgement of SETTINGS")
-                await self._more_bytes(give_up_s - clock.seconds())
-        except (CancelledError, Violation):
-            builder.transport.abortConnection()
-            raise
+        return builder, await greeting_of(builder, self._shared.clock)
 
     async def _joined(self, builder: Leg, greeting: bytes) -> Outcome:
         """Relay until both connections are gone."""
         self._joined_s = self._shared.clock.seconds()
-        self._relay = relay = self._shared.join(self.held.leg, builder)
+        client = self.held.leg
+        conversation = self.held.conversation
+        late_ack = conversation is not None and conversation.ack_pending
+        self._relay = relay = self._shared.join(client, builder, not late_ack)
         relay.start(self.held.hand_over(), greeting)
+        if conversation is not None and late_ack:
+            client.owner = LateAck(conversation, relay)
         return _BY_END[await relay.ended]
 
     def _expired(self) -> None:

@@ -20,6 +20,7 @@ from bkscaler.frontend.session import Surroundings
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.hangups import EpollHangups
+from bkscaler.relay.pair import CopyRelay
 from bkscaler.relay.pipes import PipePool
 from bkscaler.relay.poller import Poller
 from bkscaler.relay.splice import SpliceRelay, SpliceWorks
@@ -92,14 +93,21 @@ class LoopbackProxy:
         self.capacity = HeldCapacity()
         self.outcomes: list[Outcome] = []
         self._poller, self._pipes = Poller(reactor), PipePool()
-        works = SpliceWorks(poller=self._poller, pipes=self._pipes, stalls=Stalls(reactor))
+        hangups, stalls = EpollHangups(self._poller), Stalls(reactor)
+        works = SpliceWorks(poller=self._poller, pipes=self._pipes, stalls=stalls)
         shared = Surroundings(
             clock=self.time,
             random=lambda: 0.0,
             capacity=self.capacity,
-            dialer=Dialer(lambda replica: TCP4ClientEndpoint(reactor, replica.ip, builder_port)),
-            join=lambda client, builder: SpliceRelay(client, builder, works),
-            hangups=EpollHangups(self._poller),
+            dialer=Dialer(
+                lambda replica, factory: reactor.connectTCP(replica.ip, builder_port, factory).disconnect
+            ),
+            join=lambda client, builder, may_lend: (
+                SpliceRelay(client, builder, works)
+                if may_lend
+                else CopyRelay(client, builder, hangups=hangups, stalls=stalls)
+            ),
+            hangups=hangups,
             **{"probe_grace_s": 0.25, "hold_after_s": 10.0, "ready_wait_timeout_s": 300.0, **settings},
         )
         self._factory = ProxyFactory(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
-from zope.interface import implementer
+from twisted.python.failure import Failure
 
-from bkscaler.frontend.dial import Dialer
+from bkscaler.frontend.dial import BuilderFactory, Dialer
 from bkscaler.frontend.listener import ProxyFactory
 from bkscaler.frontend.session import Surroundings
 from bkscaler.model import Replica
@@ -75,29 +75,6 @@ class _Hold:
             self.capacity.holds.remove(self.name)
 
 
-@implementer(IStreamClientEndpoint)
-class PlayedEndpoint:
-    """Connects to a :class:`Peer`, or refuses, or leaves a dial open, as the test says."""
-
-    def __init__(self, controls: Controls, replica: Replica) -> None:
-        self.controls = controls
-        self.replica = replica
-
-    def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """Dial."""
-        self.controls.dials.append(self.replica)
-        if self.controls.refuse:
-            return fail(ConnectionRefusedError())
-        if self.controls.leave_open:
-            self.controls.open_dial = Deferred()
-            return self.controls.open_dial
-        builder = Peer()
-        leg = protocolFactory.buildProtocol(IPv4Address("TCP", self.replica.ip, 8273))
-        connected(self.controls.clock, leg, builder)
-        self.controls.builders.append(builder)
-        return succeed(leg)
-
-
 class Controls:
     """The test's side of a proxy in memory."""
 
@@ -105,7 +82,7 @@ class Controls:
         self.clock = Clock()
         self.capacity = HeldCapacity()
         self.refuse = self.leave_open = False
-        self.open_dial: Deferred[Any] | None = None
+        self.ended_dials: list[Replica] = []
         self.dials: list[Replica] = []
         self.builders: list[Peer] = []
         self.outcomes: list[Outcome] = []
@@ -116,14 +93,25 @@ class Controls:
             clock=self.clock,
             random=lambda: 0.0,
             capacity=self.capacity,
-            dialer=Dialer(lambda replica: PlayedEndpoint(self, replica)),
-            join=lambda client, builder: CopyRelay(client, builder, hangups=hangups, stalls=stalls),
+            dialer=Dialer(self._connect),
+            join=lambda client, builder, _: CopyRelay(client, builder, hangups=hangups, stalls=stalls),
             hangups=hangups,
             **values,
         )
         self.factory = ProxyFactory(
             shared=shared, max_connections=limit, prefix="proxy", on_outcome=self.outcomes.append
         )
+
+    def _connect(self, replica: Replica, factory: BuilderFactory) -> Callable[[], None]:
+        """Connect to a :class:`Peer`, or refuse, or leave a dial open, as the test says."""
+        self.dials.append(replica)
+        if self.refuse:
+            factory.failed(Failure(ConnectionRefusedError()))
+        elif not self.leave_open:
+            builder, leg = Peer(), factory.buildProtocol(None)
+            self.builders.append(builder)
+            connected(self.clock, leg, builder)
+        return lambda: self.ended_dials.append(replica)
 
     def client(self) -> Peer | None:
         """Connect a client; None when it is turned away."""

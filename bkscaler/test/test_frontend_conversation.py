@@ -106,6 +106,37 @@ class ReplayTests(SynchronousTestCase):
         conversation.receive(ACK + headers(1) + data[:12])
         self.assertEqual(conversation.replay(), PREFACE + SETTINGS + headers(1) + data[:12])
 
+    def test_late_acknowledgement(self):
+        """An acknowledgement that comes after joining is dropped, wherever it is cut; nothing else is."""
+        later = headers(1) + DataFrame(1, data=b"abc").serialize() + ACK + PING + ACK + headers(3)
+        expected = later.replace(ACK, b"", 1)
+        for size in range(1, len(later) + 1):
+            conversation = talk(SETTINGS)
+            conversation.engage()
+            passed = [conversation.replay()]
+            place = 0
+            while conversation.ack_pending:
+                passed.append(conversation.pass_on(later[place : place + size]))
+                place += size
+            self.assertEqual(b"".join(passed) + later[place:], PREFACE + SETTINGS + expected)
+
+    def test_late_half_frame(self):
+        """Half a frame from before joining goes with its other half when the acknowledgement is late."""
+        conversation = talk(SETTINGS)
+        conversation.engage()
+        conversation.receive(headers(1)[:5])
+        replayed = conversation.replay()
+        passed = conversation.pass_on(headers(1)[5:] + ACK + b"\0\0")
+        self.assertEqual(replayed + passed, PREFACE + SETTINGS + headers(1) + b"\0\0")
+
+    def test_violation_after_joining(self):
+        """What a joined client sends wrong is its builder's business: it is passed on whole."""
+        conversation = talk(SETTINGS)
+        conversation.engage()
+        conversation.replay()
+        wrong = headers(1) + b"\xff" * 20
+        self.assertEqual((conversation.pass_on(wrong), conversation.ack_pending), (wrong, False))
+
 
 class RefusalTests(SynchronousTestCase):
     """What the client is told when the builder does not come."""

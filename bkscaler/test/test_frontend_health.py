@@ -10,6 +10,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -158,10 +159,14 @@ class DialerTests(SynchronousTestCase):
             if not self.healthy:
                 raise DialFailed("the builder says that it does not serve yet")
 
-        def endpoint_for(replica):
-            return To(self.clock, Peer(), self.errors.pop() if self.errors else None)
+        def connect(replica, factory):
+            if self.errors:
+                factory.clientConnectionFailed(None, Failure(self.errors.pop()))
+            else:
+                connected(self.clock, factory.buildProtocol(None), Peer())
+            return lambda: None
 
-        return Dialer(endpoint_for, check)
+        return Dialer(connect, check)
 
     def test_once_for_each_pod(self):
         """A pod is asked before the first dial, not before later ones; its successor is asked again."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.errors import WakeImpossible
+from bkscaler.frontend.dial import BuilderFactory
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
-from bkscaler.test.flow import BUFFER_BYTES, WINDOW_BYTES
+from bkscaler.test.flow import BUFFER_BYTES, WINDOW_BYTES, Peer, connected, settle
 from bkscaler.test.proxy import REPLICA, Controls, make_proxy
 
 CLIENT_HELLO = b"\x16\x03\x01\x05\xa8\x01\x00"
@@ -287,15 +289,15 @@ class DialTests(SessionCase):
         proxy.after(5)
         self.assertEqual(proxy.outcomes, [Outcome.NOT_READY_IN_TIME])
 
-    def test_paused_while_dialling(self):
-        """From the first dial on, the client's bytes stay in the kernel."""
-        proxy = self.proxy()
-        proxy.leave_open = True
-        proxy.capacity.ready()
-        client = proxy.client()
-        client.send(b"x")
-        proxy.settle()
-        self.assertTrue(proxy.transport_of(client).paused)
+    def test_dial_that_comes_too_late(self):
+        """A connection that comes about although its client has left meanwhile is closed at once."""
+        factory = BuilderFactory()
+        factory.arrived.cancel()
+        self.failureResultOf(factory.arrived)
+        clock, builder = Clock(), Peer()
+        connected(clock, factory.buildProtocol(None), builder)
+        settle(clock)
+        self.assertTrue(builder.was_reset)
 
     def test_leaving_while_dialling(self):
         """A client that leaves while its builder is being dialled ends the dial."""
@@ -307,7 +309,7 @@ class DialTests(SessionCase):
         proxy.settle()
         client.finish()
         proxy.settle()
-        self.assertTrue(proxy.open_dial.called)
+        self.assertEqual(proxy.ended_dials, [REPLICA])
         self.assertEqual(proxy.outcomes, [Outcome.LEFT_WHILE_HELD])
 
     def test_unexpected_failure(self):

@@ -20,7 +20,7 @@ ROWS = """
    scaling.demand|waiters <- scaling.policy <- scaling.machine|requests <- scaling.service
    relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
 3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
-      <- frontend.held <- frontend.session <- frontend.listener
+      <- frontend.held|lateack <- frontend.session <- frontend.listener
 4  observability.site
 5  plugin
 6  demo   doctor

@@ -9,15 +9,16 @@ import sys
 from io import StringIO
 
 from twisted.application.service import IServiceMaker
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import getPlugins
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
+from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory
 from bkscaler.model import Replica
-from bkscaler.plugin import Listener, Options, builder_endpoint, makeService
+from bkscaler.plugin import Listener, Options, builder_host, connector, makeService
 
 KUBECONFIG = """
 current-context: test
@@ -84,28 +85,41 @@ class OptionsTests(PluginCase):
         self.assertIn("nowhere", problem)
 
 
-class EndpointTests(PluginCase):
-    """Where a replica is dialled."""
+class ConnectorTests(PluginCase):
+    """How a replica is connected to."""
 
     replica = Replica(ordinal=0, name="buildkitd-0", uid="u", ip="10.1.2.3")
 
-    def dialled(self, *words, replica=replica):
-        """Make the endpoint of a replica."""
-        return builder_endpoint(self.options(*words).settings, MemoryReactorClock(), replica)
+    def dial(self, *words, replica=replica):
+        """Begin to connect to a replica; give the reactor, and what comes of it."""
+        reactor, factory = MemoryReactorClock(), BuilderFactory()
+        factory.give_up = connector(self.options(*words).settings, reactor)(replica, factory)
+        return reactor, factory.arrived
 
     def test_pod_ip(self):
-        """By default the pod's IP is dialled, IPv4 or IPv6, at the target port."""
-        endpoint = self.dialled("--target-port", "1234")
-        self.assertIsInstance(endpoint, TCP4ClientEndpoint)
-        self.assertEqual((endpoint._host, endpoint._port), ("10.1.2.3", 1234))
+        """By default the pod's IP is dialled, IPv4 or IPv6, at the target port, for a few seconds."""
+        reactor, _ = self.dial("--target-port", "1234")
+        host, port, _, timeout_s, _ = reactor.tcpClients[0]
+        self.assertEqual((host, port, timeout_s), ("10.1.2.3", 1234, DIAL_TIMEOUT_S))
         six = Replica(ordinal=0, name="buildkitd-0", uid="u", ip="fd00::1")
-        self.assertIsInstance(self.dialled(replica=six), TCP6ClientEndpoint)
+        self.assertEqual(self.dial(replica=six)[0].tcpClients[0][0], "fd00::1")
+
+    def test_end(self):
+        """Cancelling ends the try."""
+        reactor, arrived = self.dial()
+        arrived.cancel()
+        self.failureResultOf(arrived, CancelledError)
+        self.assertTrue(reactor.connectors[0]._disconnected)
 
     def test_dns(self):
-        """``--target-address dns`` dials the pod's name in the headless Service."""
-        endpoint = self.dialled("--target-address", "dns", "--sts-namespace", "ci", "--cluster-domain", "x.y")
-        self.assertIsInstance(endpoint, HostnameEndpoint)
-        self.assertEqual(endpoint._hostText, "buildkitd-0.buildkitd-headless.ci.svc.x.y")
+        """``--target-address dns`` dials the pod's name in the headless Service; that can be ended, too."""
+        settings = self.options(
+            "--target-address", "dns", "--sts-namespace", "ci", "--cluster-domain", "x.y"
+        ).settings
+        self.assertEqual(builder_host(settings, self.replica), "buildkitd-0.buildkitd-headless.ci.svc.x.y")
+        _, arrived = self.dial("--target-address", "dns")
+        arrived.cancel()
+        self.failureResultOf(arrived, CancelledError)
 
 
 class ServiceTests(PluginCase):
