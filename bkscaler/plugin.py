@@ -10,6 +10,7 @@ The composition root: from the command line to a service that twistd runs. The o
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -172,10 +173,21 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         limit_s=settings.drain_timeout_s,
     )
     parts = [Watching(view, client), scaler, listener, drain]
+    reactor.callWhenRunning(_settle_memory)
     if settings.admin_addr is not None:
         site = AdminSite(lambda: _missing(drain, listener, view))
         parts.insert(0, Listener(reactor, "admin-addr", settings.admin_addr, site))
     return _together(parts, options)
+
+
+def _settle_memory() -> None:
+    """
+    Spare the garbage collector what was imported, which stays, and let it look less often: a tenth of the
+    time that a new connection costs went into looking at 700 new objects at a time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _together(parts: list[Any], options: Options) -> MultiService:
