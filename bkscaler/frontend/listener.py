@@ -101,8 +101,9 @@ class ProxyFactory(ServerFactory):
 
 
 def _written(address: Any) -> str:
-    """Write an address as the log shows it."""
+    """Write an address as the log shows it; an IPv4 client of an IPv6 socket as what it is."""
     host = getattr(address, "host", None)
     if host is None:
         return "a local client"
+    host = host.removeprefix("::ffff:")
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -376,7 +377,20 @@ class JoinedTests(SessionCase):
 
 
 class FactoryTests(SessionCase):
-    """Counting and draining."""
+    """Counting, naming and draining."""
+
+    def test_peers(self):
+        """A client is named by its address: IPv4 as such, also on an IPv6 socket; IPv6 in brackets."""
+        factory = self.proxy().factory
+        for host, shown in (
+            ("10.1.2.3", "10.1.2.3"),
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("fd00::1", "[fd00::1]"),
+        ):
+            session = repr(factory.buildProtocol(IPv6Address("TCP", host, 77)).owner._listener)
+            self.assertIn(f"of {shown}:77:", session)
+        self.assertIn("of a local client", repr(factory.buildProtocol(UNIXAddress(b"/x")).owner._listener))
+        factory._sessions.clear()
 
     def test_over_the_limit(self):
         """A client too many is turned away at once, with an outcome, and wakes nothing."""
