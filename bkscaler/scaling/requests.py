@@ -31,6 +31,11 @@ DOWN_RETRY = Backoff(first_s=0.5, limit_s=60.0)
 """The same for requests that nobody waits for."""
 QUICK_S = 10.0
 """The same number asked for again within this time: somebody else undoes what we do, or the server does."""
+FORBIDDEN_GRACE_S = 5.0
+"""How long a right must be missing to be believed missing: an API server that is starting has not read the
+roles yet, and refuses everybody for a moment."""
+FORBIDDEN_MEMORY_S = 30.0
+"""A refusal is no longer remembered after this time: much more than the longest delay between two tries."""
 
 
 READ, SCALE = "read", "scale"
@@ -68,7 +73,8 @@ class ScaleRequests:
     :param on_free: called when another request may be started: the fate of the last one is known, whatever
         it is, or the wait after a failure is over.
     :param on_checked: called when a :meth:`check` has succeeded: what is observed now is fresh.
-    :param on_forbidden: called with the server's words when the right to scale up is missing.
+    :param on_forbidden: called with the server's words when the right to scale up has been missing for
+        :data:`FORBIDDEN_GRACE_S`.
     :param on_answer: called after each request with what was asked, :data:`READ` or :data:`SCALE`, and what
         it failed with, or None.
     """
@@ -103,6 +109,7 @@ class ScaleRequests:
         self._failures = 0
         self._done: tuple[int, float] | None = None
         self._repeats = 0
+        self._refused: tuple[float, float] | None = None
 
     @property
     def sending(self) -> bool:
@@ -181,7 +188,7 @@ class ScaleRequests:
         except Exception as error:
             self._on_answer(SCALE, None if isinstance(error, Conflict) else error)
             await self._recover(error)
-            forbidden = error.message if isinstance(error, Forbidden) and not decision.down else ""
+            forbidden = "" if decision.down else self._believed(error)
         else:
             self._on_answer(SCALE, None)
             self._succeeded(decision)
@@ -198,9 +205,21 @@ class ScaleRequests:
         quick = self._done is not None and self._done[0] == decision.replicas
         quick = quick and self._done is not None and now_s < self._done[1] + QUICK_S
         self._repeats = self._repeats + 1 if quick else 0
-        self._failures, self._done = 0, (decision.replicas, now_s)
+        self._failures, self._done, self._refused = 0, (decision.replicas, now_s), None
         if self._repeats:
             self._pause(UP_RETRY.delay_s(self._repeats, self._random))
+
+    def _believed(self, error: Exception) -> str:
+        """Give the words of a refusal once the server has given no other answer for a while, else ``""``."""
+        if not isinstance(error, Forbidden):
+            self._refused = None
+            return ""
+        now_s = self._clock.seconds()
+        since_s, last_s = self._refused or (now_s, now_s)
+        if now_s > last_s + FORBIDDEN_MEMORY_S:
+            since_s = now_s
+        self._refused = (since_s, now_s)
+        return error.message if now_s >= since_s + FORBIDDEN_GRACE_S else ""
 
     async def _recover(self, error: Exception) -> None:
         """Return when it is known whether a request that failed has taken effect."""

@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Conflict
+from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Conflict, Forbidden
 from bkscaler.scaling.policy import ScaleTo
 from bkscaler.scaling.requests import ScaleRequests, may_have_happened
 from bkscaler.test.scaling_support import REFUSED, StandInCluster
@@ -80,6 +80,37 @@ class RequestsTests(SynchronousTestCase):
         self.cluster.scales[1].fails(REFUSED)
         self.clock.advance(0.2)
         self.assertEqual(self.free_for(), (True, True))
+
+    def refuse(self, error=None):
+        """Let one request to wake fail, as forbidden if nothing else is said; give what was told of it."""
+        self.requests.start(WAKE)
+        before = len(self.told)
+        self.cluster.scales[-1].fails(error or Forbidden(403, "Forbidden", "no"))
+        return [word for word in self.told[before:] if word != "free"]
+
+    def test_a_refusal_that_lasts(self):
+        """A missing right is told when it has been missing for five seconds, and at each try from then on."""
+        self.assertEqual(self.refuse(), [])
+        self.clock.advance(4.9)
+        self.assertEqual(self.refuse(), [])
+        self.clock.advance(0.1)
+        self.assertEqual(self.refuse(), ["no"])
+        self.clock.advance(1.0)
+        self.assertEqual(self.refuse(), ["no"])
+
+    def test_a_refusal_interrupted(self):
+        """An API server that is out of reach, or that grants a request, may refuse anew for a moment."""
+        self.assertEqual(self.refuse(), [])
+        self.clock.advance(4.9)
+        self.assertEqual(self.refuse(REFUSED), [])
+        self.clock.advance(0.1)
+        self.assertEqual(self.refuse(), [])
+
+    def test_a_refusal_of_long_ago(self):
+        """What was refused half a minute ago and more, with nothing asked since, says nothing of today."""
+        self.assertEqual(self.refuse(), [])
+        self.clock.advance(30.1)
+        self.assertEqual(self.refuse(), [])
 
     def test_check(self):
         """A check that succeeds is told; one that fails makes the next one wait."""

@@ -175,19 +175,37 @@ class EndOfWaitTests(ScalerTestCase):
         cluster.show(ready=(pod(),))
         self.assertEqual(two.replica, pod())
 
+    def refuse_for(self, cluster, seconds):
+        """Refuse every request to scale as forbidden, for so long."""
+        end_s = cluster.clock.seconds() + seconds
+        while cluster.clock.seconds() < end_s:
+            if not cluster.scales[-1].deferred.called:
+                cluster.scales[-1].fails(Forbidden(403, "Forbidden", "cannot patch statefulsets/scale"))
+            cluster.clock.advance(0.1)
+
     def test_forbidden(self):
         """A missing right to scale is told to those who wait; once it is granted, all is well."""
         scaler, cluster = self.build()
         client = Client(scaler, "a")
-        cluster.scales[0].fails(Forbidden(403, "Forbidden", "cannot patch statefulsets/scale"))
+        self.refuse_for(cluster, 7)
         self.assertIsInstance(client.error, WakeImpossible)
         self.assertEqual(client.error.reason, "cannot patch statefulsets/scale")
         client.leave()
         later = Client(scaler, "b")
         cluster.clock.advance(5)
-        cluster.scales[1].ok()
+        cluster.scales[-1].ok()
         cluster.show(ready=(pod(),))
         self.assertEqual(later.replica, pod())
+
+    def test_forbidden_for_a_moment(self):
+        """An API server that has just started refuses everybody for a moment; those who wait are served."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        self.refuse_for(cluster, 1)
+        cluster.clock.advance(1)
+        cluster.scales[-1].ok()
+        cluster.show(ready=(pod(),))
+        self.assertEqual(client.replica, pod())
 
     def test_missing(self):
         """A set that stays missing for five seconds is told to those who wait, by name."""
@@ -295,9 +313,11 @@ class ReentrancyTests(ScalerTestCase):
         again = []
         client.wait.addBoth(lambda _: again.append(client.hold.when_ready()))
         cluster.scales[0].fails(Forbidden(403, "Forbidden", "no"))
+        cluster.clock.advance(5)
+        cluster.scales[1].fails(Forbidden(403, "Forbidden", "no"))
         self.assertNoResult(again[0])
         again[0].addErrback(lambda failure: failure.trap(WakeImpossible))
-        self.assertEqual(cluster.asked, [1])
+        self.assertEqual(cluster.asked, [1, 1])
 
     def test_request_answered_at_once(self):
         """A cluster that answers before the request returns is as good as any other."""
