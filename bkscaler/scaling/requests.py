@@ -106,7 +106,7 @@ class ScaleRequests:
         self._checking: object = None
         self._last: ScaleTo | None = None
         self._paused = False
-        self._failures = 0
+        self._failures = self._conflicts = 0
         self._done: tuple[int, float] | None = None
         self._repeats = 0
         self._refused: tuple[float, float] | None = None
@@ -162,7 +162,7 @@ class ScaleRequests:
     def _begin(self, decision: ScaleTo) -> None:
         """Forget what held for other decisions."""
         if self._last is None or self._last.replicas != decision.replicas:
-            self._failures = 0
+            self._failures = self._conflicts = 0
         self._last, self._checking, self._paused = decision, None, False
         self._timers.cancel("pause")
 
@@ -205,7 +205,8 @@ class ScaleRequests:
         quick = self._done is not None and self._done[0] == decision.replicas
         quick = quick and self._done is not None and now_s < self._done[1] + QUICK_S
         self._repeats = self._repeats + 1 if quick else 0
-        self._failures, self._done, self._refused = 0, (decision.replicas, now_s), None
+        self._failures = self._conflicts = 0
+        self._done, self._refused = (decision.replicas, now_s), None
         if self._repeats:
             self._pause(UP_RETRY.delay_s(self._repeats, self._random))
 
@@ -236,9 +237,10 @@ class ScaleRequests:
         self._failed(error)
 
     def _failed(self, error: Exception | None) -> None:
-        """Wait as long as the server asks, or as back-off says; a first conflict needs no waiting."""
+        """Wait as long as the server asks, or as back-off says, but not for the first conflict in a row."""
         self._failures += 1
-        if isinstance(error, Conflict) and self._failures == 1:
+        self._conflicts = self._conflicts + 1 if isinstance(error, Conflict) else 0
+        if self._conflicts == 1:
             return
         asked_s = error.retry_after_s if isinstance(error, ApiStatus) else None
         retry = DOWN_RETRY if self._last is not None and self._last.down else UP_RETRY

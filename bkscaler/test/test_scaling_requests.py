@@ -112,6 +112,15 @@ class RequestsTests(SynchronousTestCase):
         self.clock.advance(30.1)
         self.assertEqual(self.refuse(), [])
 
+    def test_a_conflict_after_failures(self):
+        """A first conflict needs no wait, whatever failed before it; the second one in a row waits."""
+        self.refuse(REFUSED)
+        self.refuse(Conflict(409, "Conflict", ""))
+        self.assertEqual(self.free_for(), (True, True))
+        self.refuse(Conflict(409, "Conflict", ""))
+        self.assertEqual(self.free_for(), (False, True))
+        self.clock.advance(5.0)
+
     def test_check(self):
         """A check that succeeds is told; one that fails makes the next one wait."""
         self.requests.check(SLEEP)
