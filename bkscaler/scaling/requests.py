@@ -21,8 +21,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from bkscaler.backoff import Backoff
-from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Conflict, Forbidden
+from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Conflict
 from bkscaler.scaling.policy import ScaleTo
+from bkscaler.scaling.refusals import Refusals
 from bkscaler.timers import Timers
 
 UP_RETRY = Backoff(first_s=0.2, limit_s=5.0)
@@ -31,11 +32,6 @@ DOWN_RETRY = Backoff(first_s=0.5, limit_s=60.0)
 """The same for requests that nobody waits for."""
 QUICK_S = 10.0
 """The same number asked for again within this time: somebody else undoes what we do, or the server does."""
-FORBIDDEN_GRACE_S = 5.0
-"""How long a right must be missing to be believed missing: an API server that is starting has not read the
-roles yet, and refuses everybody for a moment."""
-FORBIDDEN_MEMORY_S = 30.0
-"""A refusal is no longer remembered after this time: much more than the longest delay between two tries."""
 
 
 READ, SCALE = "read", "scale"
@@ -74,7 +70,7 @@ class ScaleRequests:
         it is, or the wait after a failure is over.
     :param on_checked: called when a :meth:`check` has succeeded: what is observed now is fresh.
     :param on_forbidden: called with the server's words when the right to scale up has been missing for
-        :data:`FORBIDDEN_GRACE_S`.
+        :data:`bkscaler.scaling.refusals.GRACE_S`.
     :param on_answer: called after each request with what was asked, :data:`READ` or :data:`SCALE`, and what
         it failed with, or None.
     """
@@ -109,7 +105,7 @@ class ScaleRequests:
         self._failures = self._conflicts = 0
         self._done: tuple[int, float] | None = None
         self._repeats = 0
-        self._refused: tuple[float, float] | None = None
+        self._refusals = Refusals(clock)
 
     @property
     def sending(self) -> bool:
@@ -188,9 +184,10 @@ class ScaleRequests:
         except Exception as error:
             self._on_answer(SCALE, None if isinstance(error, Conflict) else error)
             await self._recover(error)
-            forbidden = "" if decision.down else self._believed(error)
+            forbidden = "" if decision.down else self._refusals.believed(error)
         else:
             self._on_answer(SCALE, None)
+            self._refusals.believed(None)
             self._succeeded(decision)
         if self._stopped:
             return
@@ -206,21 +203,9 @@ class ScaleRequests:
         quick = quick and self._done is not None and now_s < self._done[1] + QUICK_S
         self._repeats = self._repeats + 1 if quick else 0
         self._failures = self._conflicts = 0
-        self._done, self._refused = (decision.replicas, now_s), None
+        self._done = (decision.replicas, now_s)
         if self._repeats:
             self._pause(UP_RETRY.delay_s(self._repeats, self._random))
-
-    def _believed(self, error: Exception) -> str:
-        """Give the words of a refusal once the server has given no other answer for a while, else ``""``."""
-        if not isinstance(error, Forbidden):
-            self._refused = None
-            return ""
-        now_s = self._clock.seconds()
-        since_s, last_s = self._refused or (now_s, now_s)
-        if now_s > last_s + FORBIDDEN_MEMORY_S:
-            since_s = now_s
-        self._refused = (since_s, now_s)
-        return error.message if now_s >= since_s + FORBIDDEN_GRACE_S else ""
 
     async def _recover(self, error: Exception) -> None:
         """Return when it is known whether a request that failed has taken effect."""

@@ -28,12 +28,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bkscaler.errors import Forbidden, IllegalMove, WakeImpossible
+from bkscaler.errors import IllegalMove, WakeImpossible
 from bkscaler.model import Observation, Replica
 from bkscaler.scaling.demand import Demand, Needs
 from bkscaler.scaling.machine import Event, Facts, Machine, State
 from bkscaler.scaling.policy import Decision, Limits, ScaleTo, WaitUntil, decide
-from bkscaler.scaling.requests import Cluster, ScaleRequests
+from bkscaler.scaling.refusals import Refusals
+from bkscaler.scaling.requests import READ, Cluster, ScaleRequests
 from bkscaler.scaling.waiters import Waiters
 from bkscaler.timers import Timers
 
@@ -131,6 +132,7 @@ class Scaler(Service):
         self._waiters = Waiters(clock)
         self._hopeless_since_s = math.inf
         self._troubles: dict[str, str] = {}
+        self._read_refusals = Refusals(clock)
         self._sleep_sent = self._stopped = False
         self._reviewing = self._review_again = False
         self._requests = ScaleRequests(
@@ -329,8 +331,9 @@ class Scaler(Service):
         self._troubles.pop(what, None)
         if error is not None:
             self._troubles[what] = str(error)
-        if isinstance(error, Forbidden) and self._machine.state is State.UNKNOWN:
-            self._waiters.fail(error.message)
+        refused = self._read_refusals.believed(error) if what == READ else ""
+        if refused and self._machine.state is State.UNKNOWN:
+            self._waiters.fail(refused)
 
     def _choose(self) -> Replica | None:
         """Choose among the replicas that are ready; None when nobody may be given one."""

@@ -17,7 +17,7 @@ ROWS = """
 2  config   shutdown   observability.outcomes|metrics|logs
    kube.fields|versions|tls|body <- kube.failures|wire|auth <- kube.kubeconfig|client
       <- kube.watch|statefulset|events <- kube.pods <- kube.diagnosis <- kube.store <- kube.cluster
-   scaling.demand|waiters <- scaling.policy <- scaling.machine|requests <- scaling.service
+   scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests <- scaling.service
    relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
 3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
       <- frontend.held|lateack <- frontend.session <- frontend.listener

@@ -110,13 +110,25 @@ class ReasonTests(ScalerTestCase):
         client.leave()
 
     def test_no_right_to_read(self):
-        """Without the right to read the set, a client is told at once: nothing will ever be seen."""
+        """A right to read the set that stays missing is told to those who wait: nothing will ever be seen."""
         scaler, cluster = self.build(shown=False)
         cluster.trouble = Forbidden(403, "Forbidden", "cannot list resource statefulsets")
         client = Client(scaler, "a")
-        cluster.clock.advance(2)
+        cluster.clock.pump([2.0] * 2)
+        self.assertTrue(client.waiting)
+        cluster.clock.pump([2.0] * 2)
         self.assertEqual(str(client.error), "cannot list resource statefulsets")
         client.leave()
+
+    def test_no_right_to_read_for_a_moment(self):
+        """An API server that has just started refuses everybody for a moment; those who wait are served."""
+        scaler, cluster = self.build(shown=False)
+        cluster.trouble = Forbidden(403, "Forbidden", "cannot list resource statefulsets")
+        client = Client(scaler, "a")
+        cluster.clock.pump([2.0] * 2)
+        cluster.trouble = None
+        cluster.show(replicas=1, ready=(pod(),))
+        self.assertEqual(client.replica, pod())
 
     def test_right_lost_while_waking(self):
         """A right to read that is lost while the builder wakes does not end the wait: it may come back."""
