@@ -16,10 +16,13 @@ from bkscaler.frontend.conversation import HeldConversation
 from bkscaler.frontend.http2 import Violation
 from bkscaler.frontend.sniff import PREFACE, Kind, classify
 from bkscaler.relay.hangups import Hangup, Hangups, Watch
-from bkscaler.relay.leg import Leg
+from bkscaler.relay.leg import READ_BYTES, Leg
 
-HELD_LIMIT_BYTES = 64 * 1024
-"""Where reading from a plain client stops; one more read of at most 64 KiB may have been under way."""
+HELD_LIMIT_BYTES = 16 * 1024
+"""
+Where reading from a plain client stops, and the most that one read takes: at most twice this is held of each,
+so that hundreds of clients with much to say fit into a small container.
+"""
 SNIFFED_BYTES = 8 * 1024
 """How much of the beginning is looked at to tell who it is."""
 
@@ -92,6 +95,7 @@ class HeldClient:
         :returns: everything that goes to the builder first.
         """
         self._end_watch()
+        self.leg.read_at_most(READ_BYTES)
         if not self.leg.is_lost:
             self.leg.transport.pauseProducing()
         held, self._bytes = bytes(self._bytes), bytearray()
@@ -132,8 +136,9 @@ class HeldClient:
             self.leg.transport.abortConnection()
 
     def connected(self, leg: Leg) -> None:
-        """Take the leg."""
+        """Take the leg, and read it in small pieces until it is joined."""
         self.leg = leg
+        leg.read_at_most(HELD_LIMIT_BYTES)
         self._listener.client_connected()
 
     def received(self, leg: Leg, data: bytes) -> None:

@@ -18,6 +18,9 @@ from zope.interface import implementer
 
 from bkscaler.relay import sockets
 
+READ_BYTES = 64 * 1024
+"""How much Twisted's transports read at once."""
+
 
 class LegOwner(Protocol):
     """Who hears of a leg. Calls come from the reactor, one at a time; none may raise."""
@@ -68,6 +71,10 @@ class Leg(protocol.Protocol):
         """Send bytes to the peer, before the leg is joined; a relay has its own way."""
         self.has_written = True
         self.transport.write(data)
+
+    def read_at_most(self, limit_bytes: int) -> None:
+        """Choose how much one read takes; Twisted's transports read :data:`READ_BYTES`."""
+        self.transport.bufferSize = limit_bytes
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on."""

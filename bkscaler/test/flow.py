@@ -30,6 +30,7 @@ class FlowTransport:
     """One end of a connection. ``peer`` is the other end."""
 
     peer: FlowTransport
+    bufferSize = BUFFER_BYTES
 
     def __init__(self, clock: Clock, protocol: Any, port: int) -> None:
         self.clock = clock
@@ -139,8 +140,8 @@ class FlowTransport:
         if self.reset:
             self._close(main.CONNECTION_LOST)
         elif self.arrived:
-            data = bytes(self.arrived[:BUFFER_BYTES])
-            del self.arrived[:BUFFER_BYTES]
+            data = bytes(self.arrived[: self.bufferSize])
+            del self.arrived[: self.bufferSize]
             self.peer._soon(self.peer._flush)
             self.protocol.dataReceived(data)
             self._soon(self._read)

@@ -8,10 +8,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.errors import WakeImpossible
 from bkscaler.frontend.dial import BuilderFactory
+from bkscaler.frontend.held import HELD_LIMIT_BYTES
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
-from bkscaler.test.flow import BUFFER_BYTES, WINDOW_BYTES, Peer, connected, settle
+from bkscaler.test.flow import WINDOW_BYTES, Peer, connected, settle
 from bkscaler.test.proxy import REPLICA, Controls, make_proxy
 
 CLIENT_HELLO = b"\x16\x03\x01\x05\xa8\x01\x00"
@@ -185,7 +186,7 @@ class HeldTests(SessionCase):
         proxy, client = self.held(b"x" * 1_000_000)
         left = len(client.transport.unsent)
         held = 1_000_000 - left - len(proxy.transport_of(client).arrived)
-        self.assertLessEqual(held, 2 * BUFFER_BYTES)
+        self.assertLessEqual(held, 2 * HELD_LIMIT_BYTES)
         self.assertEqual(len(proxy.transport_of(client).arrived), WINDOW_BYTES)
         proxy.capacity.ready()
         proxy.settle()
