@@ -204,6 +204,13 @@ def _together(parts: list[Any], options: Options) -> MultiService:
         server=options.access.server,
         source=options.access.source,
     )
+    if settings.readiness != "pod" and settings.target_address == "dns":
+        Logger("bkscaler.plugin").warn(
+            "--readiness {readiness} with --target-address dns: the Service {service} must have "
+            "publishNotReadyAddresses, or the pod has no name before it is Ready",
+            readiness=settings.readiness,
+            service=settings.headless_service_name,
+        )
     return parent
 
 

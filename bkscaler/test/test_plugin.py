@@ -12,6 +12,7 @@ from twisted.application.service import IServiceMaker
 from twisted.internet.defer import CancelledError
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.plugin import getPlugins
 from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
@@ -138,6 +139,15 @@ class ServiceTests(PluginCase):
         reactor.tcpClients[0][2].clientConnectionFailed(None, None)
         self.successResultOf(stopped)
         self.assertEqual(reactor.getDelayedCalls(), [])
+
+    def test_names_of_pods_that_are_not_ready(self):
+        """Where pods are dialled by name before they are Ready, the log says what the Service must have."""
+        words = ("--listen-addr", "127.0.0.1:8080", "--target-address", "dns")
+        for readiness, warnings in (("pod", 0), ("tcp", 1), ("grpc", 1)):
+            with capturedLogs() as events:
+                makeService(self.options(*words, "--readiness", readiness), MemoryReactorClock())
+            told = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+            self.assertEqual(len([each for each in told if "publishNotReadyAddresses" in each]), warnings)
 
     def test_no_admin_port(self):
         """``--admin-addr off`` opens no admin port."""
