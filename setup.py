@@ -21,7 +21,7 @@ setup(
     # twisted.plugins is listed although it has no __init__.py: Twisted itself owns the package,
     # we only add a file to it, and an __init__.py of ours would hide Twisted's own plugins.
     packages=[*find_packages(include=["bkscaler", "bkscaler.*"]), "twisted.plugins"],
-    package_data={"bkscaler": ["py.typed"], "bkscaler.test": ["data/*", "data/*/*"]},
+    package_data={"bkscaler": ["py.typed"], "bkscaler.test": ["data/**"]},
     install_requires=[
         "twisted >= 24.3",
         "treq >= 24.9",
