@@ -23,12 +23,14 @@ setup(
     packages=[*find_packages(include=["bkscaler", "bkscaler.*"]), "twisted.plugins"],
     package_data={"bkscaler": ["py.typed"], "bkscaler.test": ["data/**"]},
     install_requires=[
-        "twisted >= 24.3",
+        "twisted >= 25.5",
         "treq >= 24.9",
         "pyopenssl >= 24.1",
         "service-identity >= 24.1",
         "pyyaml >= 6",
-        "h2 >= 4",
+        "h2 >= 4.1",
+        "hpack >= 4.0",
+        "hyperframe >= 6.0",
     ],
     extras_require={
         # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.

@@ -255,7 +255,7 @@ class WholeTests(SynchronousTestCase):
         """Interrupted while clients wait, it ends both processes and says so by its status."""
         child, directory = self.demo("--start-delay", "1m")
         child.until("client connected")
-        child.signal(signal.SIGINT)
+        child.signal(signal.SIGTERM)
         self.assertEqual(child.ended(), 130, child.output)
         self.assertEqual(os.listdir(directory), [])
 
@@ -266,7 +266,7 @@ class WholeTests(SynchronousTestCase):
         self.assertTrue(kubeconfig.startswith(directory))
         child.until(r"docker buildx create .*--driver remote tcp://127.0.0.1:\d+")
         child.until("Ctrl-C here ends it all")
-        child.signal(signal.SIGINT)
+        child.signal(signal.SIGTERM)
         self.assertEqual(child.ended(), 0, child.output)
         self.assertFalse(os.path.exists(kubeconfig))
 
