@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from random import SystemRandom
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -74,7 +75,7 @@ def prepare(asked: argparse.Namespace, reactor: Any) -> tuple[Stage, Callable[[]
         fail=asked.fail,
     )
     timeline = Timeline(reactor, _write)
-    stage = Stage(scene, timeline, reactor)
+    stage = Stage(scene, timeline, reactor, SystemRandom().random)
     if asked.stay:
         return stage, lambda: stay(stage, _write)
     plan = Plan(

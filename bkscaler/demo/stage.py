@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -81,6 +81,7 @@ class Stage:
     :param scene: what it is set up with.
     :param timeline: told when the two are ready.
     :param reactor: spawns, connects and tells time.
+    :param random: gives a number in [0, 1), for jitter.
     :ivar scene: as given.
     :ivar children: those that have been started, bkscaler last.
     :ivar audience: watches the cluster; None until it is there.
@@ -90,7 +91,7 @@ class Stage:
     :ivar directory: holds the kubeconfig; made by :meth:`open`, removed by :meth:`close`.
     """
 
-    def __init__(self, scene: Scene, timeline: Timeline, reactor: Any) -> None:
+    def __init__(self, scene: Scene, timeline: Timeline, reactor: Any, random: Callable[[], float]) -> None:
         self.children: list[Child] = []
         self.audience: Audience | None = None
         self.lost: Deferred[Child] = Deferred()
@@ -99,6 +100,7 @@ class Stage:
         self.scene = scene
         self._timeline = timeline
         self._reactor = reactor
+        self._random = random
         self._environ = inherited(os.environ)
         self._ending = self._closed = False
 
@@ -151,6 +153,7 @@ class Stage:
             namespace=ready[2],
             name=ready[3],
             reactor=self._reactor,
+            random=self._random,
         )
         self.audience.start()
         self._timeline.happened(

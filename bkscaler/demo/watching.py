@@ -7,7 +7,6 @@ Imported by ``demo.stage``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import SystemRandom
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -68,11 +67,19 @@ class Audience:
     :param namespace: of the StatefulSet.
     :param name: of the StatefulSet.
     :param reactor: connects and tells time.
+    :param random: gives a number in [0, 1), for jitter.
     :ivar replicas: what the StatefulSet asks for; None until it has been seen.
     """
 
     def __init__(
-        self, timeline: Timeline, *, access: ClusterAccess, namespace: str, name: str, reactor: Any
+        self,
+        timeline: Timeline,
+        *,
+        access: ClusterAccess,
+        namespace: str,
+        name: str,
+        reactor: Any,
+        random: Callable[[], float],
     ) -> None:
         self.replicas: int | None = None
         self._timeline = timeline
@@ -86,7 +93,7 @@ class Audience:
             Reflector(
                 client=self._client,
                 clock=reactor,
-                random=SystemRandom().random,
+                random=random,
                 path=path,
                 selector=selector,
                 what=path,
