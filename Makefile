@@ -2,13 +2,14 @@
 # make sandbox  the same set-up, kept running to play with
 # make test     all tests          make lint    style and types
 # make wheel    build it, install it elsewhere, look whether it is all there
+# make docs     write the table of settings anew into docs/configuration.md
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo sandbox test lint wheel clean
+.PHONY: demo sandbox test lint wheel docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -27,6 +28,9 @@ lint: $(VENV)/.tools
 
 wheel: $(VENV)/.tools
 	$(BIN)/python .ci/check_wheel.py
+
+docs: $(VENV)/.installed
+	$(BIN)/python .ci/write_configuration.py
 
 # Debian's python3 comes without ensurepip unless python3-venv is installed; pip can then be put in from outside.
 $(VENV)/bin/python:
