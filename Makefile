@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 sandbox: $(VENV)/.installed
 	@$(BIN)/python -m bkscaler.demo --stay --idle-timeout 10s
 
-test: $(VENV)/.installed
+test: $(VENV)/.testable
 	$(BIN)/python -m twisted.trial bkscaler
 
 lint: $(VENV)/.tools
@@ -40,6 +40,10 @@ $(VENV)/bin/python:
 # Without editable_mode=compat an editable install hides the twistd plugin.
 $(VENV)/.installed: $(VENV)/bin/python setup.py pyproject.toml
 	$(PIP) --editable . --config-settings editable_mode=compat
+	@touch $@
+
+$(VENV)/.testable: $(VENV)/.installed
+	$(PIP) --editable '.[test]' --config-settings editable_mode=compat
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.installed

@@ -33,6 +33,7 @@ setup(
         "hyperframe >= 6.0",
     ],
     extras_require={
+        "test": ["grpcio"],
         # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.
         "dev": [
             "ruff",
