@@ -21,16 +21,19 @@ setup(
     # twisted.plugins is listed although it has no __init__.py: Twisted itself owns the package,
     # we only add a file to it, and an __init__.py of ours would hide Twisted's own plugins.
     packages=[*find_packages(include=["bkscaler", "bkscaler.*"]), "twisted.plugins"],
-    package_data={"bkscaler": ["py.typed"], "bkscaler.test": ["data/*", "data/*/*"]},
+    package_data={"bkscaler": ["py.typed"], "bkscaler.test": ["data/**"]},
     install_requires=[
-        "twisted >= 24.3",
+        "twisted >= 25.5",
         "treq >= 24.9",
         "pyopenssl >= 24.1",
         "service-identity >= 24.1",
         "pyyaml >= 6",
-        "h2 >= 4",
+        "h2 >= 4.1",
+        "hpack >= 4.0",
+        "hyperframe >= 6.0",
     ],
     extras_require={
+        "test": ["grpcio"],
         # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.
         "dev": [
             "ruff",
@@ -45,7 +48,6 @@ setup(
     },
     classifiers=[
         "Framework :: Twisted",
-        "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
