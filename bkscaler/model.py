@@ -2,12 +2,14 @@
 Frozen values that rooms hand to each other. Any room may import it; it imports nothing of ours.
 
 The cluster as one value, :class:`Observation`, goes from the Kubernetes room to the scaling room; a
-:class:`Replica` goes on from there to the frontend, which dials it.
+:class:`Replica` goes on from there to the frontend, which dials it. A :class:`Connection` goes from the
+frontend to whoever reports.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -27,6 +29,19 @@ class Replica:
     ip: str
 
 
+class Stage(IntEnum):
+    """How far the first pod that is wanted has come on its way to serving; being ready is not told here."""
+
+    ABSENT = 0
+    """There is no pod, or only one that is going away."""
+    CREATED = 1
+    """There is a pod; no node has been chosen for it."""
+    SCHEDULED = 2
+    """A node has been chosen: volumes, images and init containers are its business now."""
+    STARTED = 3
+    """Its containers run."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """
@@ -41,6 +56,7 @@ class Observation:
     :param waiting_for: one line on why there is no ready replica yet; ``""`` when nothing is known to say.
     :param hopeless: True when ``waiting_for`` names something that time alone will rarely mend
         (unschedulable, image cannot be pulled).
+    :param stage: how far the first replica that is wanted has come, for measuring a wake.
     """
 
     exists: bool = True
@@ -49,3 +65,27 @@ class Observation:
     ready: tuple[Replica, ...] = ()
     waiting_for: str = ""
     hopeless: bool = False
+    stage: Stage = Stage.ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """
+    One client's connection as it is reported at one moment, alive or at its end.
+
+    :param peer: the client's address.
+    :param waited_s: seconds from its arrival until it was joined; until now when it was not.
+    :param joined_s: seconds since it was joined to a builder; None when it was not.
+    :param bytes_up: from the client to the builder so far.
+    :param bytes_down: from the builder to the client so far.
+    :param failed_dials: how many dials for it have failed.
+    :param why: what went wrong, one line; ``""`` when nothing did.
+    """
+
+    peer: str
+    waited_s: float = 0.0
+    joined_s: float | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+    failed_dials: int = 0
+    why: str = ""

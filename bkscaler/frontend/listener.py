@@ -6,7 +6,6 @@ Imported by the plugin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -15,7 +14,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from bkscaler.frontend.session import Session, Surroundings
+from bkscaler.frontend.session import Session, Surroundings, log_end
+from bkscaler.model import Connection
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.leg import Leg
 
@@ -27,7 +27,6 @@ class ProxyFactory(ServerFactory):
     :param shared: what all sessions share.
     :param max_connections: how many may be served at once, >= 1; further ones are closed at once.
     :param prefix: makes the names of our holds unique across proxies.
-    :param on_outcome: told each outcome, for metrics; None tells nobody.
     :ivar noisy: False: that we listen is logged once, by the plugin.
     """
 
@@ -40,13 +39,11 @@ class ProxyFactory(ServerFactory):
         shared: Surroundings,
         max_connections: int,
         prefix: str,
-        on_outcome: Callable[[Outcome], None] | None = None,
     ) -> None:
         self._shared = shared
         self._max_connections = max_connections
         self._names = (f"{prefix}-{number}" for number in count(1))
-        self._on_outcome = on_outcome or (lambda _: None)
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, None] = {}
         self._waiting: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
@@ -56,17 +53,15 @@ class ProxyFactory(ServerFactory):
         """Make the leg of a client, or None, which closes its connection, when there are too many."""
         peer = _written(addr)
         if len(self._sessions) >= self._max_connections:
-            self.log.warn(
-                "{peer} {outcome}: {limit} connections are being served (--max-connections)",
-                peer=peer,
-                outcome=Outcome.OVER_LIMIT.value,
-                limit=self._max_connections,
-            )
-            self._on_outcome(Outcome.OVER_LIMIT)
+            self._turn_away(peer)
             return None
         session = Session(name=next(self._names), peer=peer, shared=self._shared, on_end=self._ended)
-        self._sessions.add(session)
+        self._sessions[session] = None
         return Leg(session.held)
+
+    def connections(self) -> list[Connection]:
+        """Say how each connection stands that has not ended, oldest first."""
+        return [session.report() for session in self._sessions if session.outcome is None]
 
     def __len__(self) -> int:
         """Say how many connections are being served."""
@@ -89,11 +84,17 @@ class ProxyFactory(ServerFactory):
         for session in list(self._sessions):
             session.cut()
 
+    def _turn_away(self, peer: str) -> None:
+        """Report a connection that is one too many."""
+        why = f"{self._max_connections} connections are being served (--max-connections)"
+        end = Connection(peer=peer, why=why)
+        log_end(self.log.warn, Outcome.OVER_LIMIT, end)
+        if self._shared.reports is not None:
+            self._shared.reports.ended(Outcome.OVER_LIMIT, end)
+
     def _ended(self, session: Session) -> None:
         """Forget a session."""
-        self._sessions.remove(session)
-        assert session.outcome is not None
-        self._on_outcome(session.outcome)
+        del self._sessions[session]
         if not self._sessions:
             waiting, self._waiting = self._waiting, []
             for each in waiting:

@@ -33,7 +33,7 @@ from bkscaler.frontend.greeting import greeting_of
 from bkscaler.frontend.held import HeldClient
 from bkscaler.frontend.lateack import LateAck
 from bkscaler.frontend.sniff import Kind
-from bkscaler.model import Replica
+from bkscaler.model import Connection, Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.hangups import Hangups
 from bkscaler.relay.leg import Leg
@@ -81,6 +81,16 @@ class Capacity(Protocol):
         """Need a builder from now on, under a unique name."""
 
 
+class Reports(Protocol):
+    """Who keeps count of connections. Must not raise, and not call back."""
+
+    def joined(self, connection: Connection) -> None:
+        """Hear that a client was joined to a builder."""
+
+    def ended(self, outcome: Outcome, connection: Connection) -> None:
+        """Hear how a connection ended: once for each, together with its line in the log."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """
@@ -96,6 +106,7 @@ class Surroundings:
     :param probe_grace_s: see ``--probe-grace``.
     :param hold_after_s: see ``--hold-after``.
     :param ready_wait_timeout_s: see ``--ready-wait-timeout``.
+    :param reports: told of joined and ended connections; None tells nobody.
     """
 
     clock: IReactorTime
@@ -107,6 +118,7 @@ class Surroundings:
     probe_grace_s: float
     hold_after_s: float
     ready_wait_timeout_s: float
+    reports: Reports | None = None
 
 
 class Session:
@@ -138,10 +150,24 @@ class Session:
         self._hold: Hold | None = None
         self._relay: Relay | None = None
         self._why = ""
+        self._failed_dials = 0
         self._began_s = self._asked_s = self._joined_s = shared.clock.seconds()
 
     def __repr__(self) -> str:
         return f"<Session {self._name} of {self._peer}: {self._relay or self.held}>"
+
+    def report(self) -> Connection:
+        """Say how the connection stands."""
+        relay, now_s = self._relay, self._shared.clock.seconds()
+        return Connection(
+            peer=self._peer,
+            waited_s=(now_s if relay is None else self._joined_s) - self._began_s,
+            joined_s=None if relay is None else now_s - self._joined_s,
+            bytes_up=0 if relay is None else relay.bytes_up,
+            bytes_down=0 if relay is None else relay.bytes_down,
+            failed_dials=self._failed_dials,
+            why=self._why if relay is None else "",
+        )
 
     def cut(self) -> None:
         """End now: a joined pair is reset, a held client is told and let go, one that was told is dropped."""
@@ -221,7 +247,6 @@ class Session:
 
     async def _reach(self, hold: Hold) -> tuple[Leg, bytes]:
         """Connect to a builder that is ready, however many dials it takes; give its leg and first words."""
-        failures = 0
         while True:
             ready = hold.when_ready()
             if not ready.called:
@@ -232,10 +257,10 @@ class Session:
             try:
                 return await self._dial(replica)
             except DialFailed as error:
-                failures += 1
+                self._failed_dials += 1
                 self._why = str(error)
                 self.log.debug("dial failed: {error}", error=str(error))
-            await deferLater(self._shared.clock, REDIAL.delay_s(failures, self._shared.random))
+            await deferLater(self._shared.clock, REDIAL.delay_s(self._failed_dials, self._shared.random))
 
     def _wait_in_earnest(self) -> None:
         """Keep the timers of a wait; a first dial to a builder that is there has limits of its own."""
@@ -261,6 +286,8 @@ class Session:
         relay.start(self.held.hand_over(), greeting)
         if conversation is not None and late_ack:
             client.owner = LateAck(conversation, relay)
+        if self._shared.reports is not None:
+            self._shared.reports.joined(self.report())
         return _BY_END[await relay.ended]
 
     def _expired(self) -> None:
@@ -312,17 +339,33 @@ class Session:
         return ""
 
     def _log_end(self) -> None:
-        """Write the one line of this connection."""
-        now_s = self._shared.clock.seconds()
-        joined = self._relay is not None
+        """Write the one line of this connection, and report it."""
         assert self.outcome is not None
-        self.log.info(
-            "{peer} {outcome}{why} after waiting {waited}, joined for {lasted}, {up} bytes up, {down} down",
-            peer=self._peer,
-            outcome=self.outcome.value,
-            why=f" ({self._why})" if self._why and not joined else "",
-            waited=format_duration((self._joined_s if joined else now_s) - self._began_s),
-            lasted=format_duration(now_s - self._joined_s if joined else 0.0),
-            up=self._relay.bytes_up if self._relay is not None else 0,
-            down=self._relay.bytes_down if self._relay is not None else 0,
-        )
+        end = self.report()
+        log_end(self.log.info, self.outcome, end)
+        if self._shared.reports is not None:
+            self._shared.reports.ended(self.outcome, end)
+
+
+def log_end(write: Callable[..., None], outcome: Outcome, end: Connection) -> None:
+    """
+    Write the line of a connection that has ended.
+
+    :param write: logs at some level.
+    """
+    write(
+        "{peer} {outcome}{because} after waiting {waited}, joined for {lasted}, {bytes_up} bytes up, "
+        "{bytes_down} down",
+        event="connection_ended",
+        peer=end.peer,
+        outcome=outcome.value,
+        because=f" ({end.why})" if end.why else "",
+        reason=end.why,
+        waited=format_duration(end.waited_s),
+        lasted=format_duration(end.joined_s or 0.0),
+        waited_s=round(end.waited_s, 3),
+        joined_s=None if end.joined_s is None else round(end.joined_s, 3),
+        bytes_up=end.bytes_up,
+        bytes_down=end.bytes_down,
+        failed_dials=end.failed_dials,
+    )

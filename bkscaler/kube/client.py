@@ -31,7 +31,8 @@ from bkscaler.kube.tls import ServerIdentity
 
 T = TypeVar("T")
 OnResponse = Callable[[str, int], None]
-"""Told the verb (``GET`` ..., ``WATCH`` for streams) and the HTTP status of each answer."""
+"""Told the verb (``GET`` ..., ``WATCH`` for streams) and the HTTP status of each answer; 0 stands for none:
+out of reach, too late, or broken off before its end."""
 
 MERGE_PATCH = "application/merge-patch+json"
 REQUEST_TIMEOUT_S = 15.0
@@ -147,7 +148,11 @@ class ApiClient:
             content = await self._checked(verb, response)
             return json_object(content)
 
-        return await translated(self._in_time(self._retrying_401(exchange), timeout_s))
+        try:
+            return await translated(self._in_time(self._retrying_401(exchange), timeout_s))
+        except ApiUnreachable:
+            self._tell(verb, 0)
+            raise
 
     async def stream(
         self,
@@ -187,7 +192,11 @@ class ApiClient:
             response = await self._in_time(self._retrying_401(opened), timeout_s)
             await follow(response, on_open, on_bytes, clock=self._clock, silence_s=silence_s)
 
-        await translated(both())
+        try:
+            await translated(both())
+        except ApiUnreachable:
+            self._tell("WATCH", 0)
+            raise
 
     async def _retrying_401(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask, and after a 401 ask again with credentials read anew."""

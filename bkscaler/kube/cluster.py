@@ -26,7 +26,7 @@ from bkscaler.errors import ApiError
 from bkscaler.kube import fields, pods, statefulset
 from bkscaler.kube.client import ApiClient
 from bkscaler.kube.store import ClusterStore, Mark
-from bkscaler.kube.watch import Reflector
+from bkscaler.kube.watch import OnRestart, Reflector
 from bkscaler.model import Observation
 
 OnChange = Callable[[Observation], None]
@@ -45,6 +45,7 @@ class ClusterView:
         raises is logged. It may call :meth:`scale`, :meth:`refresh` and :meth:`stop`; then it may be called
         again before it returns. None drops them; it can be set later, as an attribute.
     :param require_ready: False takes running pods for ready, for a caller that asks the builder itself.
+    :param on_restart: see :class:`bkscaler.kube.watch.Reflector`.
     """
 
     _log = Logger()
@@ -59,8 +60,10 @@ class ClusterView:
         random: Callable[[], float],
         on_change: OnChange | None = None,
         require_ready: bool = True,
+        on_restart: OnRestart | None = None,
     ) -> None:
         self.on_change = on_change
+        self._on_restart = on_restart
         self._client = client
         self._namespace = namespace
         self._name = name
@@ -253,6 +256,7 @@ class _Watch:
             selector=view._set_selector() if is_set else {"labelSelector": selector},
             what=what,
             listener=self,
+            on_restart=view._on_restart,
         )
 
     def on_listing(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from bkscaler.kube import fields
 from bkscaler.kube.client import path_to
 from bkscaler.kube.statefulset import StatefulSetView
-from bkscaler.model import Replica
+from bkscaler.model import Replica, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,7 @@ class PodView:
     :param owner_uid: uid of the controller that owns it, or ``""``.
     :param reason: ``status.reason``, for example ``Evicted``.
     :param message: the words that go with it.
+    :param scheduled: whether a node has been chosen for it.
     :param unscheduled: reason of PodScheduled=False, for example ``Unschedulable``; ``""`` otherwise.
     :param unscheduled_message: the scheduler's words on it.
     :param unready_message: the words of Ready=False.
@@ -86,6 +87,7 @@ class PodView:
     owner_uid: str = ""
     reason: str = ""
     message: str = ""
+    scheduled: bool = False
     unscheduled: str = ""
     unscheduled_message: str = ""
     unready_message: str = ""
@@ -117,6 +119,7 @@ def parse(value: Mapping[str, Any]) -> PodView:
         owner_uid=_controller(value),
         reason=fields.text(value, "status", "reason"),
         message=fields.text(value, "status", "message"),
+        scheduled=bool(fields.text(value, "spec", "nodeName")),
         unscheduled=fields.text(scheduled, "reason") if not_scheduled else "",
         unscheduled_message=fields.text(scheduled, "message") if not_scheduled else "",
         unready_message=fields.text(ready, "message"),
@@ -155,6 +158,24 @@ def serves(owner: StatefulSetView, pod: PodView) -> bool:
     """Tell whether a pod is wanted by this set, runs, and is not going away."""
     wanted = bool(pod.uid) and pod.owner_uid == owner.uid and owner.wants(pod.ordinal)
     return wanted and bool(pod.ip) and pod.phase == "Running" and not pod.terminating
+
+
+def stage(owner: StatefulSetView, pods: Iterable[PodView]) -> Stage:
+    """
+    Say how far the first wanted pod has come that is not going away.
+
+    :param owner: the StatefulSet.
+    :param pods: any pods; those of another owner are left out.
+    """
+    wanted = [
+        pod for pod in pods if pod.owner_uid == owner.uid and owner.wants(pod.ordinal) and not pod.terminating
+    ]
+    if not wanted:
+        return Stage.ABSENT
+    first = min(wanted, key=lambda pod: pod.ordinal)
+    if first.phase == "Running":
+        return Stage.STARTED
+    return Stage.SCHEDULED if first.scheduled else Stage.CREATED
 
 
 def _ordinal(name: str) -> int:

@@ -217,6 +217,7 @@ class ClusterStore:
             ready=ready,
             waiting_for=why.waiting_for,
             hopeless=why.hopeless,
+            stage=pods.stage(self._set, everyone),
         )
 
     def _take_set(self, seen: StatefulSetView | None) -> None:

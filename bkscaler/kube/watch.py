@@ -27,11 +27,14 @@ from twisted.logger import Logger
 
 from bkscaler.backoff import Backoff
 from bkscaler.durations import format_duration
-from bkscaler.errors import ApiError, ApiStatus, Gone, Throttled
+from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Gone, Throttled
 from bkscaler.kube import fields
 from bkscaler.kube.client import ApiClient
 from bkscaler.kube.wire import WatchDecoder
 
+OnRestart = Callable[[str], None]
+"""Told why a watch has ended and is begun anew: ``ended`` (as the server was asked to), ``expired`` (410),
+``unreachable``, ``refused`` (an error status) or ``failed`` (anything else)."""
 SILENCE_S = 90.0
 """A watch that says nothing for this long is dead: one and a half times the interval of bookmarks."""
 WATCH_MIN_S, WATCH_MAX_S = 240, 300
@@ -73,6 +76,7 @@ class Reflector:
     :param listener: who wants the objects.
     :param retry: delays after failures.
     :param silence_s: longest time without a byte in a watch, > 60 to live with bookmarks.
+    :param on_restart: told of each restart, for metrics; what it raises is logged.
     """
 
     _log = Logger()
@@ -89,6 +93,7 @@ class Reflector:
         listener: Listener,
         retry: Backoff = RETRY,
         silence_s: float = SILENCE_S,
+        on_restart: OnRestart | None = None,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -99,6 +104,7 @@ class Reflector:
         self._listener = listener
         self._retry = retry
         self._silence_s = silence_s
+        self._on_restart = on_restart or (lambda _: None)
         self._work: Deferred[None] | None = None
         self._waiters: list[Deferred[None]] = []
         self._stopping = False
@@ -172,6 +178,7 @@ class Reflector:
         self._call(self._listener.on_list, fields.items(answer, "items"), version)
         while True:
             await self._watch()
+            self._call(self._on_restart, "ended")
 
     async def _watch(self) -> None:
         """Watch once, from the last version seen, until a clean end."""
@@ -228,6 +235,7 @@ class Reflector:
         if self._stopping:
             raise CancelledError()
         self._failures += 1
+        self._call(self._on_restart, _reason(error))
         if isinstance(error, Gone) and self._failures == 1:
             return
         self._live = False
@@ -249,6 +257,15 @@ class Reflector:
             self._calling -= 1
         if self._stopping:
             raise CancelledError()
+
+
+def _reason(error: ApiError) -> str:
+    """Choose the word of :data:`OnRestart` for an error."""
+    if isinstance(error, Gone):
+        return "expired"
+    if isinstance(error, ApiUnreachable):
+        return "unreachable"
+    return "refused" if isinstance(error, ApiStatus) else "failed"
 
 
 def _asked_to_wait_s(error: ApiError) -> float:

@@ -71,6 +71,7 @@ class ScaleRequests:
     :param on_checked: called when a :meth:`check` has succeeded: what is observed now is fresh.
     :param on_forbidden: called with the server's words when the right to scale up has been missing for
         :data:`bkscaler.scaling.refusals.GRACE_S`.
+    :param on_scaled: told each scale request with what it failed with, or None; for reports.
     :param on_answer: called after each request with what was asked, :data:`READ` or :data:`SCALE`, and what
         it failed with, or None.
     """
@@ -87,6 +88,7 @@ class ScaleRequests:
         on_checked: Callable[[], None],
         on_forbidden: Callable[[str], None],
         on_answer: Callable[[str, Exception | None], None],
+        on_scaled: Callable[[ScaleTo, Exception | None], None] = lambda _decision, _error: None,
     ) -> None:
         self._clock = clock
         self._cluster = cluster
@@ -95,6 +97,7 @@ class ScaleRequests:
         self._on_checked = on_checked
         self._on_forbidden = on_forbidden
         self._on_answer = on_answer
+        self._on_scaled = on_scaled
         self._timers = Timers(clock)
         self._pending: set[Deferred[None]] = set()
         self._stopped = False
@@ -124,7 +127,13 @@ class ScaleRequests:
 
     def start(self, decision: ScaleTo) -> None:
         """Send a decision; a check under way is of no more interest. Only while :meth:`free_for` it."""
-        self.log.info("scaling to {replicas}: {reason}", replicas=decision.replicas, reason=decision.reason)
+        self.log.info(
+            "scaling to {replicas}: {reason}",
+            event="scaling",
+            direction="down" if decision.down else "up",
+            replicas=decision.replicas,
+            reason=decision.reason,
+        )
         self._begin(decision)
         self._sending = True
         self._spawn(self._send(decision))
@@ -182,10 +191,12 @@ class ScaleRequests:
         except CancelledError:
             raise
         except Exception as error:
+            self._on_scaled(decision, error)
             self._on_answer(SCALE, None if isinstance(error, Conflict) else error)
             await self._recover(error)
             forbidden = "" if decision.down else self._refusals.believed(error)
         else:
+            self._on_scaled(decision, None)
             self._on_answer(SCALE, None)
             self._refusals.believed(None)
             self._succeeded(decision)
@@ -212,7 +223,7 @@ class ScaleRequests:
         if isinstance(error, Conflict):
             await self._look()
         elif isinstance(error, ApiError):
-            self.log.warn("scaling failed: {error}", error=str(error))
+            self.log.warn("scaling failed: {error}", event="scaling_failed", error=str(error))
         else:
             self.log.failure("unexpected failure of a scale request")
         looks = 0

@@ -59,6 +59,8 @@ class Snapshot:
     :param sleeps_at_s: time on the clock when the builder will be put to sleep; None when it is not idle,
         or will be left as it is.
     :param observation: what is known of the cluster; None before it has been seen.
+    :param wanted: replicas that the demand calls for.
+    :param waiting_for: why there is no replica that is ready, one line; ``""`` when nothing is known to say.
     """
 
     state: State
@@ -67,6 +69,8 @@ class Snapshot:
     waiting: int
     sleeps_at_s: float | None
     observation: Observation | None
+    wanted: int = 0
+    waiting_for: str = ""
 
 
 class Hold:
@@ -108,6 +112,8 @@ class Scaler(Service):
     :param limits: what may be decided.
     :param random: gives numbers in [0, 1), for jitter.
     :param give_up_after_s: how long a wait that looks hopeless may go on, > 0; infinite: to its deadline.
+    :param on_change: told after each event, for reports; must not raise, and not call back.
+    :param on_scaled: told what became of each scale request, for reports; must not raise.
     :ivar demand: the holds.
     """
 
@@ -121,11 +127,14 @@ class Scaler(Service):
         limits: Limits,
         random: Callable[[], float],
         give_up_after_s: float = math.inf,
+        on_change: Callable[[Snapshot], None] | None = None,
+        on_scaled: Callable[[ScaleTo, Exception | None], None] = lambda _decision, _error: None,
     ) -> None:
         self.demand = Demand(self._demand_changed)
         self._clock = clock
         self._limits = limits
         self._give_up_after_s = give_up_after_s
+        self._on_change = on_change
         self._machine = Machine(clock.seconds())
         self._timers = Timers(clock)
         self._observation: Observation | None = None
@@ -143,6 +152,7 @@ class Scaler(Service):
             on_checked=self._sleep_if_idle,
             on_forbidden=self._waiters.fail,
             on_answer=self._heard_from_api,
+            on_scaled=on_scaled,
         )
 
     def __repr__(self) -> str:
@@ -203,6 +213,8 @@ class Scaler(Service):
             waiting=len(self._waiters),
             sleeps_at_s=sleeps_at_s if math.isfinite(sleeps_at_s) else None,
             observation=self._observation,
+            wanted=self._limits.wanted(self._needs()),
+            waiting_for=self.waiting_for,
         )
 
     def startService(self) -> None:
@@ -263,7 +275,9 @@ class Scaler(Service):
             self.log.failure("the table of states is wrong; going on from what is so")
             changed = self._machine.resume(facts, now_s)
         if changed:
-            self.log.info("builder is {state}", state=self._machine.state.value)
+            self.log.info("builder is {state}", event="builder_state", state=self._machine.state.value)
+        if self._on_change is not None:
+            self._on_change(self.snapshot())
 
     def _needs(self) -> Needs:
         return Needs(own=len(self.demand))

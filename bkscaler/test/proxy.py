@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from bkscaler.frontend.dial import BuilderFactory, Dialer
 from bkscaler.frontend.listener import ProxyFactory
 from bkscaler.frontend.session import Surroundings
-from bkscaler.model import Replica
+from bkscaler.model import Connection, Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.pair import CopyRelay
 from bkscaler.relay.stalls import Stalls
@@ -75,6 +75,30 @@ class _Hold:
             self.capacity.holds.remove(self.name)
 
 
+class Heard:
+    """
+    What was reported of connections.
+
+    :ivar outcomes: in order.
+    :ivar ends: the reports that went with them.
+    :ivar joins: the reports of clients that were joined.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.ends: list[Connection] = []
+        self.joins: list[Connection] = []
+
+    def joined(self, connection: Connection) -> None:
+        """Note it."""
+        self.joins.append(connection)
+
+    def ended(self, outcome: Outcome, connection: Connection) -> None:
+        """Note it."""
+        self.outcomes.append(outcome)
+        self.ends.append(connection)
+
+
 class Controls:
     """The test's side of a proxy in memory."""
 
@@ -85,7 +109,8 @@ class Controls:
         self.ended_dials: list[Replica] = []
         self.dials: list[Replica] = []
         self.builders: list[Peer] = []
-        self.outcomes: list[Outcome] = []
+        self.heard = Heard()
+        self.outcomes = self.heard.outcomes
         hangups, stalls = FlowHangups(), Stalls(self.clock)
         limit = settings.pop("max_connections", 100)
         values = {"probe_grace_s": 0.25, "hold_after_s": 10.0, "ready_wait_timeout_s": 300.0, **settings}
@@ -96,11 +121,10 @@ class Controls:
             dialer=Dialer(self._connect),
             join=lambda client, builder, _: CopyRelay(client, builder, hangups=hangups, stalls=stalls),
             hangups=hangups,
+            reports=self.heard,
             **values,
         )
-        self.factory = ProxyFactory(
-            shared=shared, max_connections=limit, prefix="proxy", on_outcome=self.outcomes.append
-        )
+        self.factory = ProxyFactory(shared=shared, max_connections=limit, prefix="proxy")
 
     def _connect(self, replica: Replica, factory: BuilderFactory) -> Callable[[], None]:
         """Connect to a :class:`Peer`, or refuse, or leave a dial open, as the test says."""

@@ -167,6 +167,7 @@ class ScalerTestCase(SynchronousTestCase):
         clock = Clock()
         cluster: Any = StandInCluster(**first)
         cluster.clock = clock
+        cluster.snapshots, cluster.scaled = [], []
         limits = Limits(idle_timeout_s=IDLE_S)
         scaler = Scaler(
             clock=clock,
@@ -174,6 +175,8 @@ class ScalerTestCase(SynchronousTestCase):
             limits=limits,
             random=lambda: 0.0,
             give_up_after_s=give_up_after_s,
+            on_change=cluster.snapshots.append,
+            on_scaled=lambda decision, error: cluster.scaled.append((decision, error)),
         )
         cluster.observer = scaler.observed
         if started:

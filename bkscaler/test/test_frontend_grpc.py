@@ -236,7 +236,8 @@ class RefusalTests(GrpcCase):
         proxy.after(10)
         client.send(ACK)
         proxy.after(290)
-        self.assertEqual((proxy.outcomes, proxy.capacity.holds), ([], []))
+        self.assertEqual((proxy.outcomes, proxy.capacity.holds), ([Outcome.NOT_READY_IN_TIME], []))
+        self.assertEqual((len(proxy.factory), proxy.factory.connections()), (1, []))
         words = "buildkitd not ready after 5m0s: pod buildkitd-0: pulling image"
         self.assertEqual([self.message(client, stream) for stream in (1, 3)], [words, words])
         client.send(headers(5))

@@ -326,6 +326,38 @@ class DialTests(SessionCase):
         self.assertEqual((proxy.outcomes, proxy.capacity.holds), ([Outcome.INTERNAL_ERROR], []))
 
 
+class ReportTests(SessionCase):
+    """What is told of connections."""
+
+    def test_alive(self):
+        """Connections that have not ended are listed, oldest first, with age, bytes and failed dials."""
+        proxy = self.proxy()
+        proxy.refuse = True
+        proxy.capacity.ready()
+        proxy.client().send(b"hello")
+        proxy.settle()
+        proxy.after(0.05)
+        proxy.client()
+        (first, second) = proxy.factory.connections()
+        self.assertEqual((first.waited_s, first.joined_s, first.failed_dials), (0.05, None, 2))
+        self.assertIn("pod buildkitd-0", first.why)
+        self.assertEqual((second.waited_s, second.bytes_up), (0.0, 0))
+        proxy.refuse = False
+        proxy.after(0.1)
+        proxy.after(3)
+        joined = proxy.factory.connections()[0]
+        self.assertEqual((joined.joined_s, joined.bytes_up, joined.why), (3, 5, ""))
+        self.assertEqual(len(proxy.heard.joins), 2)
+
+    def test_over_limit(self):
+        """A connection that is turned away is reported as ended, with the reason."""
+        proxy = self.proxy(max_connections=1)
+        proxy.client()
+        proxy.client()
+        self.assertEqual(proxy.outcomes, [Outcome.OVER_LIMIT])
+        self.assertEqual(proxy.heard.ends[0].why, "1 connections are being served (--max-connections)")
+
+
 class JoinedTests(SessionCase):
     """Clients that have their builder."""
 

@@ -211,6 +211,18 @@ class RequestTests(SynchronousTestCase):
                 self.assertFalse(connection.open)
             self.api.clock.tcpClients.clear()
 
+    def test_hook_hears_of_no_answer(self):
+        """A request, or a stream, that gets no answer is reported with status 0."""
+        self.get()
+        self.api.refuse()
+        self.api.start(
+            self.api.client.stream(
+                "/x", params={}, on_open=lambda: None, on_bytes=lambda data: None, silence_s=1
+            )
+        )
+        self.api.refuse()
+        self.assertEqual(self.told, [("GET", 0), ("WATCH", 0)])
+
     def test_hook_fails(self):
         """A metrics hook that fails is logged and spoils nothing."""
         self.api = Api(on_response=lambda verb, code: 1 / 0)

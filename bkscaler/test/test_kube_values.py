@@ -1,12 +1,15 @@
 """The small pure pieces of the kube room: fields, versions, the StatefulSet and its selector, pods."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.kube import fields, pods, statefulset
+from bkscaler.kube.pods import PodView, stage
 from bkscaler.kube.versions import is_newer, is_older, newest
+from bkscaler.model import Stage
 from bkscaler.test.test_kube_support import Api, pod_object, recorded_object, recorded_timeline, set_object
 
 
@@ -138,6 +141,33 @@ class PodsTests(SynchronousTestCase):
         views = [pods.parse(pod_object(uid=f"p{n}", ordinal=n)) for n in (2, 0, 1)]
         usable = pods.usable_replicas(owner, views, suspects={"p1"})
         self.assertEqual([replica.uid for replica in usable], ["p0", "p2"])
+
+    def test_stage(self):
+        """The first wanted pod of the set that is not going away says how far the wake has come."""
+        owner = statefulset.parse(set_object())
+        pod = PodView(name="buildkitd-0", uid="a", ordinal=0, owner_uid=owner.uid)
+        for pods_there, expected in (
+            ([], Stage.ABSENT),
+            ([pod], Stage.CREATED),
+            ([replace(pod, scheduled=True, phase="Pending")], Stage.SCHEDULED),
+            ([replace(pod, scheduled=True, phase="Running")], Stage.STARTED),
+            ([replace(pod, phase="Running", terminating=True)], Stage.ABSENT),
+            ([replace(pod, phase="Running", owner_uid="other")], Stage.ABSENT),
+            ([replace(pod, phase="Running", ordinal=7)], Stage.ABSENT),
+        ):
+            self.assertIs(stage(owner, pods_there), expected, pods_there)
+
+    def test_stages_recorded(self):
+        """A recorded wake goes through the stages in their order."""
+        seen = []
+        owner = statefulset.parse(set_object())
+        for line in recorded_timeline("timeline-0-1-0.jsonl"):
+            if line["kind"] == "pod":
+                view = replace(pods.parse(line["event"]["object"]), owner_uid=owner.uid)
+                seen.append(stage(owner, [view]))
+        up = seen[: seen.index(Stage.STARTED) + 1]
+        self.assertEqual(sorted(set(up)), [Stage.CREATED, Stage.SCHEDULED, Stage.STARTED])
+        self.assertEqual(up, sorted(up))
 
     def test_sidecar(self):
         """An init container that restarts always is a container like others."""

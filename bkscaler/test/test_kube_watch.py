@@ -44,6 +44,7 @@ class ReflectorTests(SynchronousTestCase):
     def setUp(self):
         self.api = Api()
         self.heard = Heard()
+        self.restarts = []
         self.reflector = Reflector(
             client=self.api.client,
             clock=self.api.clock,
@@ -52,6 +53,7 @@ class ReflectorTests(SynchronousTestCase):
             selector={"labelSelector": "app=buildkitd"},
             what="pods",
             listener=self.heard,
+            on_restart=self.restarts.append,
         )
         self.addCleanup(self.end)
 
@@ -247,6 +249,23 @@ class ReflectorTests(SynchronousTestCase):
         self.api.clock.advance(1)
         self.relist()
         self.watched()
+
+    def test_restarts_have_reasons(self):
+        """Each restart is reported with one word of why."""
+        watch = self.listed()
+        watch.chunk(BOOKMARK)
+        watch.end()
+        self.watched().chunk(GONE_LINE)
+        self.relist(600)
+        self.watched().cut()
+        self.api.clock.advance(1)
+        self.api.accept().answer(403, status(403, "Forbidden"))
+        self.api.clock.advance(2)
+        self.api.accept().answer(200, {"items": []})
+        self.api.clock.advance(4)
+        self.relist()
+        self.watched()
+        self.assertEqual(self.restarts, ["ended", "expired", "unreachable", "refused", "failed"])
 
     def test_listener_fails(self):
         """A listener that raises is logged, and hears the next event all the same."""

@@ -7,6 +7,32 @@ from bkscaler.scaling.machine import Event, State
 from bkscaler.test.scaling_support import IDLE_S, REFUSED, Client, ScalerTestCase, pod
 
 
+class HookTests(ScalerTestCase):
+    """What reporters are told."""
+
+    def test_every_event(self):
+        """Each change of a fact is reported with everything that holds then."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        cluster.scales[0].ok()
+        cluster.show(ready=(pod(),))
+        client.leave()
+        states = [(s.state.value, s.holds, s.wanted) for s in cluster.snapshots]
+        self.assertEqual(states[0], ("asleep", 0, 0))
+        self.assertEqual(states[1], ("waking", 1, 1))
+        self.assertEqual(states[-2:], [("awake", 1, 1), ("idle", 0, 0)])
+
+    def test_scale_requests(self):
+        """Each scale request is reported with its reason and what became of it."""
+        scaler, cluster = self.build()
+        Client(scaler, "a")
+        cluster.scales[0].fails(REFUSED)
+        cluster.clock.advance(1)
+        cluster.scales[1].ok()
+        told = [(decision.replicas, decision.reason, error) for decision, error in cluster.scaled]
+        self.assertEqual(told, [(1, "1 client waits", REFUSED), (1, "1 client waits", None)])
+
+
 class WakeTests(ScalerTestCase):
     """From nothing to a replica."""
 
