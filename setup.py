@@ -21,7 +21,11 @@ setup(
     # twisted.plugins is listed although it has no __init__.py: Twisted itself owns the package,
     # we only add a file to it, and an __init__.py of ours would hide Twisted's own plugins.
     packages=[*find_packages(include=["bkscaler", "bkscaler.*"]), "twisted.plugins"],
-    package_data={"bkscaler": ["py.typed"], "bkscaler.test": ["data/**"]},
+    package_data={
+        "bkscaler": ["py.typed"],
+        "bkscaler.observability": ["*.css", "*.js"],
+        "bkscaler.test": ["data/**"],
+    },
     install_requires=[
         "twisted >= 25.5",
         "treq >= 24.9",
@@ -31,6 +35,7 @@ setup(
         "h2 >= 4.1",
         "hpack >= 4.0",
         "hyperframe >= 6.0",
+        "prometheus-client >= 0.20",
     ],
     extras_require={
         "test": ["grpcio"],

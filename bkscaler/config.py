@@ -150,7 +150,7 @@ SETTINGS: tuple[Setting, ...] = (
         env="ADMIN_LISTEN_ADDR",
         default=":9090",
         read=readers.listen_address_or_off,
-        help="Where /healthz and /readyz are served; off turns it off.",
+        help="Where the status page, /metrics, /status, /healthz and /readyz are served; off: nowhere.",
     ),
     Setting(
         flag="probe-grace",

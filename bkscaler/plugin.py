@@ -6,6 +6,8 @@ The composition root: from the command line to a service that twistd runs. The o
     Drain ----> listener, ProxyFactory --> Session --> Scaler --> ClusterView --> ApiClient
                                               |                      |
                                               +--> Dialer, relay     +--> observations back to the Scaler
+
+    all of these report to the Recorder; AdminSite asks it, and them, when somebody wants to know
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
 
@@ -38,7 +41,12 @@ from bkscaler.kube.client import ApiClient
 from bkscaler.kube.cluster import ClusterView
 from bkscaler.kube.kubeconfig import find_access
 from bkscaler.model import Replica
+from bkscaler.observability import logs
+from bkscaler.observability.history import History
+from bkscaler.observability.metrics import Metrics, Sources
+from bkscaler.observability.recorder import Recorder
 from bkscaler.observability.site import AdminSite
+from bkscaler.observability.status import Status
 from bkscaler.relay.hangups import Deaf, EpollHangups, Hangups
 from bkscaler.relay.leg import Leg
 from bkscaler.relay.pair import CopyRelay, Relay
@@ -113,6 +121,23 @@ class Listener(StreamServerEndpointService):
         return port
 
 
+class Parts(MultiService):
+    """
+    The parent of all parts. Put under twistd's application it says how the log is written.
+
+    :param observer: writes the log; None leaves that to twistd.
+    """
+
+    def __init__(self, observer: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # nor here
+        self._observer = observer
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become a part of something; of an application before it begins to log."""
+        logs.install(parent, self._observer)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # nor here
+
+
 class Watching(Service):
     """Keeps the cluster in view while it runs, and closes the connections to the API at the end."""
 
@@ -141,7 +166,8 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
     if reactor is None:
         from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
     settings, random = options.settings, SystemRandom().random
-    client = ApiClient.over_network(access=options.access, reactor=reactor)
+    recorder = Recorder(reactor, Metrics(reactor, settings.max_connections), History(reactor))
+    client = ApiClient.over_network(access=options.access, reactor=reactor, on_response=recorder.answered)
     view = ClusterView(
         client=client,
         namespace=settings.sts_namespace,
@@ -149,6 +175,7 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         clock=reactor,
         random=random,
         require_ready=settings.readiness == "pod",
+        on_restart=recorder.restarted,
     )
     scaler = Scaler(
         clock=reactor,
@@ -156,9 +183,11 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         limits=Limits(idle_timeout_s=settings.idle_timeout_s),
         random=random,
         give_up_after_s=settings.give_up_after_s,
+        on_change=recorder.changed,
+        on_scaled=recorder.scaled,
     )
     view.on_change = scaler.observed
-    factory = _proxy(settings, reactor, scaler)
+    factory = _proxy(settings, reactor, scaler, recorder)
     listener = Listener(reactor, "listen-addr", settings.listen_addr, factory)
 
     def stop_accepting() -> Deferred[None]:
@@ -175,7 +204,10 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
     parts = [Watching(view, client), scaler, listener, drain]
     reactor.callWhenRunning(_settle_memory)
     if settings.admin_addr is not None:
-        site = AdminSite(lambda: _missing(drain, listener, view))
+        sources = _sources(scaler, factory, view, lambda: _missing(drain, listener, view))
+        status = Status(clock=reactor, sources=sources, recorder=recorder, settings=settings)
+        recorder.metrics.read_from(sources)
+        site = AdminSite(missing=sources.missing, status=status.take, recorder=recorder)
         parts.insert(0, Listener(reactor, "admin-addr", settings.admin_addr, site))
     return _together(parts, options)
 
@@ -192,12 +224,14 @@ def _settle_memory() -> None:
 
 def _together(parts: list[Any], options: Options) -> MultiService:
     """Put the parts under one parent, in the order they are started."""
-    parent = MultiService()
+    settings = options.settings
+    twistd = getattr(options, "parent", None)
+    parent = Parts(logs.observer_for_twistd(settings.log_format, settings.log_level, twistd))
     for part in parts:
         part.setServiceParent(parent)
-    settings = options.settings
     Logger("bkscaler.plugin").info(
         "bkscaler {version} for StatefulSet {namespace}/{name} at {server} ({source})",
+        event="started",
         version=__version__,
         namespace=settings.sts_namespace,
         name=settings.sts_name,
@@ -214,7 +248,21 @@ def _together(parts: list[Any], options: Options) -> MultiService:
     return parent
 
 
-def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
+def _sources(
+    scaler: Scaler, factory: ProxyFactory, view: ClusterView, missing: Callable[[], list[str]]
+) -> Sources:
+    """Say where the status page and the metrics find what holds now."""
+    return Sources(
+        snapshot=scaler.snapshot,
+        connections=factory.connections,
+        in_touch=lambda: view.in_touch,
+        trouble=lambda: str(view.trouble or ""),
+        missing=missing,
+        now_unix_s=lambda: datetime.now(UTC).timestamp(),
+    )
+
+
+def _proxy(settings: Settings, reactor: Any, scaler: Scaler, recorder: Recorder) -> ProxyFactory:
     """Build what serves clients."""
     poller, stalls = Poller(reactor), Stalls(reactor)
     hangups: Hangups = EpollHangups(poller) if CAN_SPLICE else Deaf()
@@ -240,6 +288,7 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
         probe_grace_s=settings.probe_grace_s,
         hold_after_s=settings.hold_after_s,
         ready_wait_timeout_s=settings.ready_wait_timeout_s,
+        reports=recorder,
     )
     prefix = f"{socket.gethostname()}-{random.getrandbits(32):08x}"
     return ProxyFactory(shared=shared, max_connections=settings.max_connections, prefix=prefix)

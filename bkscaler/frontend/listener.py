@@ -52,6 +52,8 @@ class ProxyFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> Leg | None:
         """Make the leg of a client, or None, which closes its connection, when there are too many."""
         peer = _written(addr)
+        if self._shared.reports is not None:
+            self._shared.reports.accepted()
         if len(self._sessions) >= self._max_connections:
             self._turn_away(peer)
             return None

@@ -84,6 +84,9 @@ class Capacity(Protocol):
 class Reports(Protocol):
     """Who keeps count of connections. Must not raise, and not call back."""
 
+    def accepted(self) -> None:
+        """Hear that a connection was accepted."""
+
     def joined(self, connection: Connection) -> None:
         """Hear that a client was joined to a builder."""
 
@@ -251,7 +254,7 @@ class Session:
             ready = hold.when_ready()
             if not ready.called:
                 self._why = ""
-            if failures or not ready.called:
+            if self._failed_dials or not ready.called:
                 self._wait_in_earnest()
             replica = await ready
             try:

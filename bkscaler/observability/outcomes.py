@@ -40,3 +40,9 @@ class Outcome(Enum):
     """Cut when ``--drain-timeout`` was over, or because bkscaler was told to stop at once."""
     INTERNAL_ERROR = "internal_error"
     """A bug in bkscaler, with a traceback in the log."""
+
+
+NO_BUILDER = frozenset({Outcome.NOT_READY_IN_TIME, Outcome.BUILDER_REFUSED, Outcome.CANNOT_WAKE})
+"""The client was told that there is no builder."""
+NOT_SERVED = NO_BUILDER | {Outcome.BUILDER_LOST, Outcome.OVER_LIMIT, Outcome.INTERNAL_ERROR}
+"""Something that somebody should look into, when it happens often."""

@@ -1,53 +1,84 @@
 """
-What the admin port serves: ``/healthz`` and ``/readyz``. Read-only.
+What the admin port serves, all of it read-only: probes, metrics, and what there is to say for people.
 
-``/healthz`` answers as long as the reactor turns. ``/readyz`` says what is missing, one line each, with
-status 503, or ``ready`` with 200. Imported by the plugin; imports nothing of ours.
+==============  ====================================================================================
+``/``           the status page
+``/status``     the same as JSON
+``/metrics``    for Prometheus, as text or, if asked for, as OpenMetrics
+``/healthz``    answers as long as the reactor turns
+``/readyz``     says what is missing, one line each, with status 503, or ``ready`` with 200
+==============  ====================================================================================
+
+Imported by the plugin.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
+from prometheus_client.exposition import choose_encoder
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-Missing = Callable[[], list[str]]
-"""Says what keeps us from being ready, one line each; nothing when we are."""
+from bkscaler.observability.page import CONTENT_SECURITY_POLICY, render
+from bkscaler.observability.recorder import Recorder
+from bkscaler.observability.status import Take
+
+TEXT = "text/plain; charset=utf-8"
+Answer = tuple[int, str, bytes]
+"""Status, content type, content."""
 
 
-class _Text(Resource):
-    """One page of plain text. ``say`` gives the status and the text for each request."""
+class _Page(Resource):
+    """One page. ``say`` gives the answer to each request; what it raises is logged, and answered with 500."""
 
+    log = Logger()
     isLeaf = True
 
-    def __init__(self, say: Callable[[], tuple[int, str]]) -> None:
+    def __init__(self, say: Callable[[Request], Answer]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # twisted.web has no annotations
         self._say = say
 
     def render_GET(self, request: Request) -> bytes:
         """Answer; HEAD is served by it as well."""
-        code, text = self._say()
+        try:
+            code, kind, content = self._say(request)
+        except Exception:
+            self.log.failure("a page of the admin port failed")
+            code, kind, content = 500, TEXT, b"this page failed; the log says why\n"
         request.setResponseCode(code)
-        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        request.setHeader(b"cache-control", b"no-store")
-        return text.encode("utf-8") + b"\n"
+        for name, value in (
+            ("content-type", kind),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("content-security-policy", CONTENT_SECURITY_POLICY),
+        ):
+            request.setHeader(name, value)
+        return content
 
 
 class AdminSite(Site):
     """
     The factory of the admin port.
 
-    :param missing: says what keeps us from being ready.
+    :param missing: says what keeps us from being ready, one line each; nothing when we are.
+    :param status: takes the status.
+    :param recorder: keeps what is exported.
     """
 
     noisy = False
 
-    def __init__(self, missing: Missing) -> None:
+    def __init__(self, *, missing: Callable[[], list[str]], status: Take, recorder: Recorder) -> None:
         root = Resource()
-        root.putChild(b"healthz", _Text(lambda: (200, "ok")))
-        root.putChild(b"readyz", _Text(lambda: _readiness(missing())))
+        root.putChild(b"", _Page(lambda _: (200, "text/html; charset=utf-8", render(status()))))
+        root.putChild(b"status", _Page(lambda _: (200, "application/json", _json(status()))))
+        root.putChild(b"metrics", _Page(lambda request: _metrics(recorder, request)))
+        root.putChild(b"healthz", _Page(lambda _: (200, TEXT, b"ok\n")))
+        root.putChild(b"readyz", _Page(lambda _: _readiness(missing())))
         super().__init__(root)  # type: ignore[no-untyped-call]  # nor here
         self.displayTracebacks = False
 
@@ -55,5 +86,16 @@ class AdminSite(Site):
         """Log nothing: a kubelet asks every few seconds."""
 
 
-def _readiness(missing: list[str]) -> tuple[int, str]:
-    return (503, "\n".join(missing)) if missing else (200, "ready")
+def _readiness(missing: list[str]) -> Answer:
+    text = "\n".join(missing) if missing else "ready"
+    return 503 if missing else 200, TEXT, text.encode("utf-8") + b"\n"
+
+
+def _json(status: dict[str, Any]) -> bytes:
+    return json.dumps(status, ensure_ascii=False, indent=1).encode("utf-8") + b"\n"
+
+
+def _metrics(recorder: Recorder, request: Request) -> Answer:
+    recorder.settle()
+    encode, kind = choose_encoder(request.getHeader("accept") or "")
+    return 200, kind, encode(recorder.metrics.registry)

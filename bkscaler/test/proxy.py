@@ -79,15 +79,21 @@ class Heard:
     """
     What was reported of connections.
 
+    :ivar accepts: how many were accepted.
     :ivar outcomes: in order.
     :ivar ends: the reports that went with them.
     :ivar joins: the reports of clients that were joined.
     """
 
     def __init__(self) -> None:
+        self.accepts = 0
         self.outcomes: list[Outcome] = []
         self.ends: list[Connection] = []
         self.joins: list[Connection] = []
+
+    def accepted(self) -> None:
+        """Note it."""
+        self.accepts += 1
 
     def joined(self, connection: Connection) -> None:
         """Note it."""

@@ -354,7 +354,7 @@ class ReportTests(SessionCase):
         proxy = self.proxy(max_connections=1)
         proxy.client()
         proxy.client()
-        self.assertEqual(proxy.outcomes, [Outcome.OVER_LIMIT])
+        self.assertEqual((proxy.heard.accepts, proxy.outcomes), (2, [Outcome.OVER_LIMIT]))
         self.assertEqual(proxy.heard.ends[0].why, "1 connections are being served (--max-connections)")
 
 

@@ -14,14 +14,15 @@ PACKAGE = Path(__file__).parents[1]
 
 ROWS = """
 1  errors   model   backoff   durations <- readers   timers
-2  config   shutdown   observability.outcomes|metrics|logs
+2  config   shutdown   observability.outcomes|logs|markup
    kube.fields|versions|tls|body <- kube.failures|wire|auth <- kube.kubeconfig|client
       <- kube.watch|statefulset|events <- kube.pods <- kube.diagnosis <- kube.store <- kube.cluster
    scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests <- scaling.service
    relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
 3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
       <- frontend.held|lateack <- frontend.session <- frontend.listener
-4  observability.site
+4  observability.wakes <- observability.history|metrics <- observability.recorder|status
+      <- observability.drawing <- observability.page <- observability.site
 5  plugin
 6  demo.timeline|children|clients <- demo.watching <- demo.stage <- demo.story <- demo.__main__
    doctor

@@ -1,0 +1,122 @@
+"""
+What the log looks like: lines for people or JSON for machines, from some level on.
+
+A JSON line has only the fields listed in :data:`FIELDS`, which ``docs/logs.md`` explains; so nothing gets
+into the log by being attached to an event. Everything else that an event says is in its message.
+Imported by the plugin.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    eventAsText,
+    formatEvent,
+    formatEventAsClassicLogText,
+    formatTime,
+)
+from twisted.python.logfile import LogFile
+
+MAX_TEXT_CHARS = 2000
+"""The longest value of one field; a traceback may be ten times as long."""
+FIELDS = (
+    "event",
+    "peer",
+    "outcome",
+    "reason",
+    "waited_s",
+    "joined_s",
+    "bytes_up",
+    "bytes_down",
+    "failed_dials",
+    "state",
+    "direction",
+    "replicas",
+    "error",
+    "version",
+)
+"""Fields that a line has when its event has them, after ``time``, ``level``, ``logger`` and ``message``."""
+
+
+def as_json(event: LogEvent) -> str:
+    """
+    Write one event as one line of JSON, its end included.
+
+    :param event: of :mod:`twisted.logger`.
+    """
+    level = event.get("log_level") or LogLevel.info
+    line: dict[str, Any] = {
+        "time": formatTime(event.get("log_time"), timeFormat="%Y-%m-%dT%H:%M:%S.%f%z"),
+        "level": level.name,
+        "logger": str(event.get("log_namespace", "")),
+        "message": formatEvent(event)[:MAX_TEXT_CHARS],
+    }
+    for name in FIELDS:
+        if name in event:
+            line[name] = _plain(event[name])
+    if "log_failure" in event:
+        trace = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        line["traceback"] = trace[: 10 * MAX_TEXT_CHARS]
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def observer(log_format: str, log_level: str, out: TextIO) -> Any:
+    """
+    Make what writes the log.
+
+    :param log_format: ``text`` or ``json``.
+    :param log_level: least level that is written: debug, info, warn, error or critical.
+    :param out: where to.
+    :returns: an :class:`~twisted.logger.ILogObserver`.
+    """
+    write = as_json if log_format == "json" else formatEventAsClassicLogText
+    least = LogLevelFilterPredicate(LogLevel.lookupByName(log_level))
+    return FilteringLogObserver(FileLogObserver(out, write), [least])
+
+
+def observer_for_twistd(log_format: str, log_level: str, twistd: Mapping[str, Any] | None) -> Any:
+    """
+    Make what writes the log where twistd would write it.
+
+    :param log_format: see :func:`observer`.
+    :param log_level: see :func:`observer`.
+    :param twistd: twistd's own options; None when it is not twistd that runs us.
+    :returns: an observer; None leaves the log to twistd, which was told to do something special with it
+        (``--logger``, ``--syslog``), or is not there.
+    """
+    if twistd is None or twistd.get("logger") or twistd.get("syslog"):
+        return None
+    name = twistd.get("logfile")
+    if name == "-" or (not name and twistd.get("nodaemon")):
+        return observer(log_format, log_level, sys.stdout)
+    return observer(log_format, log_level, LogFile.fromFullPath(name or "twistd.log"))
+
+
+def install(application: Any, chosen: Any) -> None:
+    """
+    Have twistd use an observer, before it begins to log. Nothing happens if there is one already, or if
+    what we are part of is not twistd's application.
+
+    :param application: what our service is put under.
+    :param chosen: the observer; None leaves things as they are.
+    """
+    get = getattr(application, "getComponent", None)
+    if chosen is not None and get is not None and get(ILogObserver, None) is None:
+        application.setComponent(ILogObserver, chosen)
+
+
+def _plain(value: object) -> object:
+    """Give numbers as they are, and text no longer than is good."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value)[:MAX_TEXT_CHARS]

@@ -1,0 +1,182 @@
+"""
+What the builder does, why, and what happens next, in words a newcomer understands. Pure.
+
+Imported by ``observability.status``, whose ``/status`` and page say it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from bkscaler.scaling.machine import State
+from bkscaler.scaling.service import Snapshot
+
+
+class Tone(Enum):
+    """How the page colours it; the value is the word in ``/status``."""
+
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    AWAKE = "awake"
+    IDLE = "idle"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """
+    The builder's state in words.
+
+    :param headline: two or three words.
+    :param why: what it does or waits for; ``""`` when the headline says it all.
+    :param next: what happens next.
+    :param tone: whether that is good or bad.
+    """
+
+    headline: str
+    why: str
+    next: str
+    tone: Tone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """
+    What the words are made of.
+
+    :param snapshot: the scaler's report.
+    :param held: clients that wait.
+    :param joined: clients that are being served.
+    :param sleeps_in_s: seconds until the builder is put to sleep; None when it is not idle.
+    :param last_wake_s: how long the last wake took; None when there was none.
+    :param idle_timeout: see ``--idle-timeout``, as text.
+    :param ready_wait_timeout: see ``--ready-wait-timeout``, as text.
+    """
+
+    snapshot: Snapshot
+    held: int
+    joined: int
+    sleeps_in_s: float | None
+    last_wake_s: float | None
+    idle_timeout: str
+    ready_wait_timeout: str
+
+
+def tell(scene: Scene) -> Story:
+    """Put a scene into words."""
+    return _TELL[scene.snapshot.state](scene)
+
+
+def spoken(seconds: float) -> str:
+    """Say a duration as people do, in at most two units: ``14 s``, ``3 min 20 s``, ``5 h 12 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s" if seconds >= 0.05 else "0 s"
+    whole = round(seconds)
+    for size, name, smaller, its_name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {name}" + (f" {rest} {its_name}" if rest else "")
+    return f"{whole} s"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Say how many: ``1 client``, ``3 clients``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def volume(count: int) -> str:
+    """Say an amount of bytes: ``512 B``, ``1.4 MiB``."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def _unknown(scene: Scene) -> Story:
+    return Story(
+        headline="Not seen yet",
+        why=scene.snapshot.waiting_for,
+        next="bkscaler keeps asking the Kubernetes API. Clients that come now are held.",
+        tone=Tone.BAD,
+    )
+
+
+def _missing(scene: Scene) -> Story:
+    return Story(
+        headline="No builder",
+        why=scene.snapshot.waiting_for or "there is no such StatefulSet",
+        next="Clients are told so. bkscaler goes on by itself as soon as the StatefulSet is there.",
+        tone=Tone.BAD,
+    )
+
+
+def _asleep(scene: Scene) -> Story:
+    last = f"; the last wake took {spoken(scene.last_wake_s)}" if scene.last_wake_s is not None else ""
+    return Story(
+        headline="Asleep",
+        why="no builder runs, nobody is connected",
+        next=f"The next client wakes it{last}.",
+        tone=Tone.ASLEEP,
+    )
+
+
+def _waking(scene: Scene) -> Story:
+    hopeless = scene.snapshot.observation is not None and scene.snapshot.observation.hopeless
+    waits = "is" if scene.held == 1 else "are"
+    return Story(
+        headline="Cannot wake" if hopeless else "Waking",
+        why=scene.snapshot.waiting_for or "asking the Kubernetes API",
+        next=f"{counted(scene.held, 'client')} {waits} held until it is ready, each for up to "
+        f"{scene.ready_wait_timeout}."
+        + (
+            " Time alone will rarely mend this: somebody has to look at the reason above." if hopeless else ""
+        ),
+        tone=Tone.BAD if hopeless else Tone.WAKING,
+    )
+
+
+def _awake(scene: Scene) -> Story:
+    held = f"; {counted(scene.held, 'client')} about to be" if scene.held else ""
+    return Story(
+        headline="Awake",
+        why=f"{counted(scene.joined, 'build')} connected{held}",
+        next=f"Sleeps {scene.idle_timeout} after the last one has left.",
+        tone=Tone.AWAKE,
+    )
+
+
+def _idle(scene: Scene) -> Story:
+    if scene.sleeps_in_s is None:
+        then = "It is left running: bkscaler is shutting down, or was told never to put it to sleep."
+    elif scene.sleeps_in_s > 0:
+        then = f"Goes to sleep in {spoken(scene.sleeps_in_s)}, unless a client comes."
+    else:
+        then = "It is about to be put to sleep."
+    return Story(headline="Idle", why="the builder runs, nobody is connected", next=then, tone=Tone.IDLE)
+
+
+def _going(scene: Scene) -> Story:
+    return Story(
+        headline="Going to sleep",
+        why="the scale-down is on its way",
+        next="Clients that come now are held, and wake it again when it has gone.",
+        tone=Tone.IDLE,
+    )
+
+
+_TELL = {
+    State.UNKNOWN: _unknown,
+    State.MISSING: _missing,
+    State.ASLEEP: _asleep,
+    State.WAKING: _waking,
+    State.AWAKE: _awake,
+    State.IDLE: _idle,
+    State.GOING_TO_SLEEP: _going,
+}
