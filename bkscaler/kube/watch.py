@@ -226,7 +226,12 @@ class Reflector:
         self._live = True
         if self._lost_at_s is not None:
             lasted = format_duration(round(self._clock.seconds() - self._lost_at_s))
-            self._log.info("in touch with {what} again after {lasted}", what=self._what, lasted=lasted)
+            self._log.info(
+                "in touch with {what} again after {lasted}",
+                event="watch_restored",
+                what=self._what,
+                lasted=lasted,
+            )
             self._lost_at_s = None
         self._call(self._listener.on_state, True, None)
 
@@ -241,7 +246,9 @@ class Reflector:
         self._live = False
         if self._lost_at_s is None:
             self._lost_at_s = self._clock.seconds()
-            self._log.warn("lost touch with {what}: {error}", what=self._what, error=str(error))
+            self._log.warn(
+                "lost touch with {what}: {error}", event="watch_lost", what=self._what, error=str(error)
+            )
         self._call(self._listener.on_state, False, error)
         delay_s = max(self._retry.delay_s(self._failures, self._random), _asked_to_wait_s(error))
         await deferLater(self._clock, delay_s)

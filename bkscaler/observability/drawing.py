@@ -138,9 +138,13 @@ def _tick(at_s: float, window: Window) -> Markup:
 
 
 def wake_chart(wakes: list[dict[str, Any]]) -> Markup:
-    """Draw how long the last wakes took, newest on the right, those that were ready in their phases."""
+    """
+    Draw how long the last wakes took, newest on the right, those that were ready in their phases. The scale
+    is theirs; others, which may have taken as long as clients wait, are cut off there.
+    """
     shown = wakes[-MAX_BARS:]
-    top_s = _round_up(max((wake["took_s"] for wake in shown), default=1.0))
+    ready = [wake["took_s"] for wake in shown if wake["result"] == "ready"]
+    top_s = _round_up(max(ready or [wake["took_s"] for wake in shown], default=1.0))
     places = max(12, len(shown))
     bars = [_bar(wake, places - len(shown) + n, places, top_s) for n, wake in enumerate(shown)]
     return tag(
@@ -186,9 +190,17 @@ def _bar(wake: dict[str, Any], place: int, places: int, top_s: float) -> Markup:
         if height > 0:
             parts.append(tag("rect", x=x, width=width, y=y, height=height, class_=f"phase-{name}"))
         below_s += seconds
+    if below_s > top_s:
+        y = _height_y(0.93 * top_s, top_s)
+        parts.append(tag("rect", x=x, width=width, y=y, height=3, class_="phase-cut"))
     words = f"{clock_time(unix(wake['at']))} UTC: {wake['result']} after {spoken(wake['took_s'])}"
     details = ", ".join(f"{name} {spoken(seconds)}" for name, seconds in wake["phases_s"].items())
     return tag("g", tag("title", words + (f" ({details})" if details else "")), parts)
+
+
+def bar_kinds(wake: dict[str, Any]) -> list[str]:
+    """Say which colours the bar of a wake has."""
+    return [name for name, seconds in _parts(wake) if seconds > 0]
 
 
 def _parts(wake: dict[str, Any]) -> list[tuple[str, float]]:

@@ -161,10 +161,11 @@ class History:
         oldest_s = self._clock.seconds() - WINDOW_S
         while len(self._spans) > 1 and self._spans[1][1] < oldest_s:
             del self._spans[0]
-        least_s = 30.0
-        while len(self._spans) > MAX_SPANS:
-            self._blur(least_s)
-            least_s *= 2
+        if len(self._spans) > MAX_SPANS:
+            least_s = 30.0
+            while len(self._spans) > MAX_SPANS // 2:
+                self._blur(least_s)
+                least_s *= 2
 
     def _blur(self, least_s: float) -> None:
         """
@@ -179,5 +180,5 @@ class History:
                 continue
             kept.append((mode, began_s))
         if len(kept) == len(self._spans) and least_s > WINDOW_S:
-            del kept[: len(kept) - MAX_SPANS]
+            del kept[: len(kept) - MAX_SPANS // 2]
         self._spans = kept

@@ -10,8 +10,9 @@ that ``rate()`` sees the first event. ``docs/metrics.md`` explains each; a test 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,6 +30,7 @@ WAKE_BUCKETS_S = (0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)
 PHASE_BUCKETS_S = (0.05, 0.25, 1, 2, 5, 10, 20, 30, 60, 120, 300)
 DIRECTIONS = ("up", "down")
 SCALE_RESULTS = ("ok", "conflict", "refused", "failed")
+_SCALE_LABELS = {"direction": DIRECTIONS, "result": SCALE_RESULTS}
 RESTART_REASONS = ("ended", "expired", "unreachable", "refused", "failed")
 
 
@@ -66,42 +68,40 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own switch
         self.registry = registry = CollectorRegistry()
         self.max_connections = max_connections
-        self.accepted = Counter("bkscaler_connections_accepted", "Connections accepted.", registry=registry)
+        self.accepted = _counter(registry, "connections_accepted", "Connections accepted.")
         self.ended = _counter(
             registry, "connections_ended", "Connections ended, by how.", outcome=[o.value for o in Outcome]
         )
-        self.hold_seconds = Histogram(
-            "bkscaler_connection_hold_seconds",
+        self.hold_seconds = _histogram(
+            registry,
+            "connection_hold_seconds",
             "From a client's arrival until it was joined to a builder, or left, or was let go.",
-            ["end"],
-            buckets=HOLD_BUCKETS_S,
-            registry=registry,
+            HOLD_BUCKETS_S,
+            end=("joined", "not_joined"),
         )
         self.wakes = _counter(registry, "wakes", "Wakes ended, by result.", result=[r.value for r in Result])
-        self.wake_seconds = Histogram(
-            "bkscaler_wake_seconds",
+        self.wake_seconds = _histogram(
+            registry,
+            "wake_seconds",
             "From the first client's need until a builder was ready; of wakes with result ready.",
-            buckets=WAKE_BUCKETS_S,
-            registry=registry,
+            WAKE_BUCKETS_S,
         )
-        self.wake_phase_seconds = Histogram(
-            "bkscaler_wake_phase_seconds",
+        self.wake_phase_seconds = _histogram(
+            registry,
+            "wake_phase_seconds",
             "The same, by phase, each from the end of the one before.",
-            ["phase"],
-            buckets=PHASE_BUCKETS_S,
-            registry=registry,
+            PHASE_BUCKETS_S,
+            phase=[phase.value for phase in Phase],
         )
-        self.scale_requests = Counter(
-            "bkscaler_scale_requests",
-            "Scale requests, by direction and result.",
-            ["direction", "result"],
-            registry=registry,
+        self.scale_requests = _counter(
+            registry, "scale_requests", "Scale requests, by direction and result.", **_SCALE_LABELS
         )
-        self.api_requests = Counter(
-            "bkscaler_api_requests",
+        self.api_requests = _counter(
+            registry,
+            "api_requests",
             "Requests to the Kubernetes API, by verb (WATCH for watches) and HTTP status (none: no answer).",
-            ["verb", "code"],
-            registry=registry,
+            verb=(),
+            code=(),
         )
         self.watch_restarts = _counter(
             registry, "watch_restarts", "Watches begun anew, by reason.", reason=RESTART_REASONS
@@ -110,13 +110,6 @@ class Metrics:
         self._over = {"up": 0, "down": 0, "failed_dials": 0}
         self.now_s = clock.seconds
         self._time = _StateTime(clock)
-        for direction in DIRECTIONS:
-            for result in SCALE_RESULTS:
-                self.scale_requests.labels(direction, result)
-        for end in ("joined", "not_joined"):
-            self.hold_seconds.labels(end)
-        for phase in Phase:
-            self.wake_phase_seconds.labels(phase.value)
         ProcessCollector(registry=registry)
 
     def enter(self, state: State) -> None:
@@ -261,13 +254,22 @@ def _word(state: State) -> str:
     return state.value.replace(" ", "_")
 
 
-def _counter(registry: CollectorRegistry, name: str, text: str, **label: Iterable[str]) -> Counter:
-    """Make a counter with one label, all of whose values are there from the start."""
-    counter = Counter(f"bkscaler_{name}", text, list(label), registry=registry)
-    for values in label.values():
-        for value in values:
-            counter.labels(value)
+def _counter(registry: CollectorRegistry, name: str, text: str, **labels: Iterable[str]) -> Counter:
+    """Make a counter with labels; every combination of their values is there from the start."""
+    counter = Counter(f"bkscaler_{name}", text, list(labels), registry=registry)
+    for values in product(*labels.values()) if labels else ():
+        counter.labels(*values)
     return counter
+
+
+def _histogram(
+    registry: CollectorRegistry, name: str, text: str, buckets: Sequence[float], **labels: Iterable[str]
+) -> Histogram:
+    """Make a histogram with labels; every combination of their values is there from the start."""
+    made = Histogram(f"bkscaler_{name}", text, list(labels), buckets=buckets, registry=registry)
+    for values in product(*labels.values()) if labels else ():
+        made.labels(*values)
+    return made
 
 
 def _gauge(

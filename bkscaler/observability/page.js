@@ -3,7 +3,7 @@
 // Without this script everything is there as well: the browser loads the page anew.
 (() => {
   const localise = () => {
-    const now = Date.now() / 1000;
+    const now = Number(document.querySelector("main").dataset.now);
     for (const element of document.querySelectorAll("[data-time]")) {
       const seconds = Number(element.dataset.time);
       const form = { hour: "2-digit", minute: "2-digit", hour12: false };

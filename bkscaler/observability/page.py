@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from bkscaler.observability.drawing import clock_time, timeline, unix, wake_chart, window_of
+from bkscaler.observability.drawing import bar_kinds, clock_time, timeline, unix, wake_chart, window_of
 from bkscaler.observability.markup import Markup, ours, tag, text
 from bkscaler.observability.words import counted, spoken, volume
 
@@ -26,6 +26,14 @@ REFRESH_S = {"waking": 1, "awake": 3, "idle": 3, "asleep": 5, "bad": 2}
 MAX_ROWS = 50
 MAX_HAPPENINGS = 20
 NONE = "none"
+_WAKE_KEYS = (
+    ("patch", "scale request"),
+    ("scheduled", "a node"),
+    ("started", "image and start"),
+    ("ready", "ready"),
+    ("failed", "failed"),
+    ("abandoned", "nobody waited"),
+)
 SVG = "http://www.w3.org/2000/svg"
 _ICON_COLOURS = {
     "asleep": "#64748b",
@@ -88,6 +96,7 @@ def _main(status: dict[str, Any], seconds: int) -> Markup:
         _happenings(status),
         _settings(status),
         _footer(status),
+        data_now=int(unix(status["now"])),
         data_refresh=seconds,
         data_tone=builder["tone"],
     )
@@ -150,8 +159,8 @@ def _figures(status: dict[str, Any]) -> Markup:
         _figure("Connections", connections["held"] + connections["joined"], _split(connections)),
         _figure(
             "Replicas",
-            "?" if unknown else f"{replicas['ready']} of {replicas['seen']}",
-            "not seen yet" if unknown else "ready, of those asked for",
+            NONE if unknown or not replicas["seen"] else f"{replicas['ready']} of {replicas['seen']}",
+            "not seen yet" if unknown else "ready" if replicas["seen"] else "asked for",
         ),
         _figure("Asleep", NONE if percent is None else f"{percent:g} %", f"{spoken(asleep_s)} {_of(status)}"),
         _figure(
@@ -171,7 +180,7 @@ def _of(status: dict[str, Any]) -> str:
     """Say what stretch of time the numbers are about."""
     age_s = unix(status["now"]) - unix(status["started"])
     window_s = status["last_24h"]["window_s"]
-    return "in the last 24 h" if age_s >= window_s else f"in {spoken(age_s)} since the start"
+    return "in the last 24 h" if age_s >= window_s else "since the start"
 
 
 def _figure(name: str, value: object, detail: str) -> Markup:
@@ -211,16 +220,10 @@ def _wakes(status: dict[str, Any]) -> Markup:
     if not wakes:
         content: object = tag("p", "No wake yet.", class_="none")
     else:
+        used = {kind for wake in wakes for kind in bar_kinds(wake)}
         content = [
             wake_chart(wakes),
-            _legend(
-                ("phase-patch", "scale request"),
-                ("phase-scheduled", "a node"),
-                ("phase-started", "image and start"),
-                ("phase-ready", "ready"),
-                ("phase-failed", "failed"),
-                ("phase-abandoned", "nobody waited"),
-            ),
+            _legend(*((f"phase-{kind}", words) for kind, words in _WAKE_KEYS if kind in used)),
         ]
     return tag("section", tag("h2", "Wake times"), content)
 
@@ -259,7 +262,7 @@ def _connections(connections: dict[str, Any]) -> Markup:
     )
     more = total - len(shown)
     rest = tag("p", f"and {more:,} more, younger ones", class_="note") if more > 0 else None
-    return tag("section", heading, tag("div", table, class_="scroll"), rest)
+    return tag("section", heading, tag("div", table, class_="connections"), rest)
 
 
 def _side(column: int) -> str:
@@ -269,19 +272,17 @@ def _side(column: int) -> str:
 def _row(each: dict[str, Any]) -> Markup:
     trouble = f"{counted(each['failed_dials'], 'failed dial')}: {each['why']}" if each["failed_dials"] else ""
     held = each["phase"] == "held"
+    numbers = (
+        ("age", spoken(each["age_s"])),
+        ("waited", spoken(each["waited_s"])),
+        ("up", volume(each["bytes_up"])),
+        ("down", volume(each["bytes_down"])),
+    )
     return tag(
         "tr",
-        tag("td", each["peer"], tag("small", trouble) if held and trouble else None),
+        tag("td", each["peer"], tag("small", trouble) if held and trouble else None, class_="peer"),
         tag("td", tag("span", each["phase"], class_=f"badge tone-{'waking' if held else 'awake'}")),
-        [
-            tag("td", words, class_="number")
-            for words in (
-                spoken(each["age_s"]),
-                spoken(each["waited_s"]),
-                volume(each["bytes_up"]),
-                volume(each["bytes_down"]),
-            )
-        ],
+        [tag("td", words, class_="number", data_label=label) for label, words in numbers],
     )
 
 

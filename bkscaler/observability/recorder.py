@@ -14,13 +14,13 @@ from typing import TypeVar, cast
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from bkscaler.durations import format_duration
 from bkscaler.errors import ApiStatus, Conflict
 from bkscaler.model import Connection
 from bkscaler.observability.history import History, Kind
 from bkscaler.observability.metrics import Metrics
 from bkscaler.observability.outcomes import NO_BUILDER, NOT_SERVED, Outcome
 from bkscaler.observability.wakes import Result, Wake, WakeMeter
+from bkscaler.observability.words import spoken
 from bkscaler.scaling.machine import State
 from bkscaler.scaling.policy import ScaleTo
 from bkscaler.scaling.service import Snapshot
@@ -90,6 +90,7 @@ class Recorder:
             )
         if outcome in NO_BUILDER:
             self.wakes.client_told(connection.why)
+        self.wakes.settle()
 
     @_harmless
     def changed(self, snapshot: Snapshot) -> None:
@@ -133,7 +134,7 @@ class Recorder:
 
     def _woke(self, wake: Wake) -> None:
         self.metrics.wakes.labels(wake.result.value).inc()
-        took = format_duration(round(wake.took_s, 1))
+        took = spoken(wake.took_s)
         because = f": {wake.reason}" if wake.reason else ""
         if wake.result is Result.READY:
             self.metrics.wake_seconds.observe(wake.took_s)

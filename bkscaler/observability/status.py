@@ -79,8 +79,8 @@ class Status:
                 joined=joined,
                 sleeps_in_s=sleeps_in_s,
                 last_wake_s=good[-1] if good else None,
-                idle_timeout=format_duration(self._settings.idle_timeout_s),
-                ready_wait_timeout=format_duration(self._settings.ready_wait_timeout_s),
+                idle_timeout_s=self._settings.idle_timeout_s,
+                ready_wait_timeout_s=self._settings.ready_wait_timeout_s,
             )
         )
         return {

@@ -165,7 +165,8 @@ class WakeMeter:
     def settle(self) -> None:
         """
         Decide about a wake that nobody waits for any more. A client's demand ends a moment before its
-        outcome is told, so that this is done with the next thing heard, or before anything is read.
+        outcome is told, so this is done when that has been heard, or whatever comes next, or before anything
+        is read.
         """
         if self._open is not None and self._left_at_s is not None:
             self._end(Result.FAILED if self._open.failure else Result.ABANDONED, self._left_at_s)

@@ -50,8 +50,8 @@ class Scene:
     :param joined: clients that are being served.
     :param sleeps_in_s: seconds until the builder is put to sleep; None when it is not idle.
     :param last_wake_s: how long the last wake took; None when there was none.
-    :param idle_timeout: see ``--idle-timeout``, as text.
-    :param ready_wait_timeout: see ``--ready-wait-timeout``, as text.
+    :param idle_timeout_s: see ``--idle-timeout``.
+    :param ready_wait_timeout_s: see ``--ready-wait-timeout``.
     """
 
     snapshot: Snapshot
@@ -59,8 +59,8 @@ class Scene:
     joined: int
     sleeps_in_s: float | None
     last_wake_s: float | None
-    idle_timeout: str
-    ready_wait_timeout: str
+    idle_timeout_s: float
+    ready_wait_timeout_s: float
 
 
 def tell(scene: Scene) -> Story:
@@ -121,7 +121,7 @@ def _asleep(scene: Scene) -> Story:
     last = f"; the last wake took {spoken(scene.last_wake_s)}" if scene.last_wake_s is not None else ""
     return Story(
         headline="Asleep",
-        why="no builder runs, nobody is connected",
+        why="No builder runs, nobody is connected.",
         next=f"The next client wakes it{last}.",
         tone=Tone.ASLEEP,
     )
@@ -132,9 +132,9 @@ def _waking(scene: Scene) -> Story:
     waits = "is" if scene.held == 1 else "are"
     return Story(
         headline="Cannot wake" if hopeless else "Waking",
-        why=scene.snapshot.waiting_for or "asking the Kubernetes API",
+        why=scene.snapshot.waiting_for or "Asking the Kubernetes API.",
         next=f"{counted(scene.held, 'client')} {waits} held until it is ready, each for up to "
-        f"{scene.ready_wait_timeout}."
+        f"{spoken(scene.ready_wait_timeout_s)}."
         + (
             " Time alone will rarely mend this: somebody has to look at the reason above." if hopeless else ""
         ),
@@ -143,11 +143,11 @@ def _waking(scene: Scene) -> Story:
 
 
 def _awake(scene: Scene) -> Story:
-    held = f"; {counted(scene.held, 'client')} about to be" if scene.held else ""
+    held = f", {counted(scene.held, 'client')} being connected" if scene.held else ""
     return Story(
         headline="Awake",
-        why=f"{counted(scene.joined, 'build')} connected{held}",
-        next=f"Sleeps {scene.idle_timeout} after the last one has left.",
+        why=f"{counted(scene.joined, 'build')} connected{held}.",
+        next=f"Sleeps {spoken(scene.idle_timeout_s)} after the last one has left.",
         tone=Tone.AWAKE,
     )
 
@@ -159,13 +159,13 @@ def _idle(scene: Scene) -> Story:
         then = f"Goes to sleep in {spoken(scene.sleeps_in_s)}, unless a client comes."
     else:
         then = "It is about to be put to sleep."
-    return Story(headline="Idle", why="the builder runs, nobody is connected", next=then, tone=Tone.IDLE)
+    return Story(headline="Idle", why="The builder runs, nobody is connected.", next=then, tone=Tone.IDLE)
 
 
 def _going(scene: Scene) -> Story:
     return Story(
         headline="Going to sleep",
-        why="the scale-down is on its way",
+        why="The scale-down is on its way.",
         next="Clients that come now are held, and wake it again when it has gone.",
         tone=Tone.IDLE,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ class Played:
     A builder that does what the test says, with everything that reports on it.
 
     :ivar alive: the connections that have not ended.
+    :ivar connections: gives them; may be replaced.
     :ivar in_touch: whether the API is in touch.
     :ivar trouble: why it is not.
     :ivar missing: what keeps us from being ready.
@@ -45,12 +47,13 @@ class Played:
         self.alive: list[Connection] = []
         self.in_touch, self.trouble = True, ""
         self.missing: list[str] = []
+        self.connections: Callable[[], list[Connection]] = lambda: self.alive
         self.snapshot = Snapshot(
             state=State.UNKNOWN, since_s=0.0, holds=0, waiting=0, sleeps_at_s=None, observation=None
         )
         self.sources = Sources(
             snapshot=lambda: self.snapshot,
-            connections=lambda: self.alive,
+            connections=lambda: self.connections(),  # noqa: PLW0108  # may be replaced
             in_touch=lambda: self.in_touch,
             trouble=lambda: self.trouble,
             missing=lambda: self.missing,
@@ -84,7 +87,9 @@ class Played:
             self.recorder.accepted()
             self.alive.append(Connection(peer=f"10.1.2.{len(self.alive) + 3}:{40000 + 37 * number}"))
 
-    def wake(self, patch_s: float = 0.1, node_s: float = 1.0, start_s: float = 9.0, ready_s: float = 2.0) -> None:
+    def wake(
+        self, patch_s: float = 0.1, node_s: float = 1.0, start_s: float = 9.0, ready_s: float = 2.0
+    ) -> None:
         """Wake for the clients that are there, through all phases, and be awake with them joined."""
         self.begin_wake(patch_s)
         self.clock.advance(node_s)
@@ -118,7 +123,9 @@ class Played:
     def end(self, outcome: Outcome = Outcome.COMPLETED, **numbers: Any) -> None:
         """Have all connections end in one way; nobody needs the builder any more."""
         leaving, self.alive = self.alive, []
-        state = State.IDLE if self.snapshot.observation and self.snapshot.observation.replicas else State.ASLEEP
+        state = (
+            State.IDLE if self.snapshot.observation and self.snapshot.observation.replicas else State.ASLEEP
+        )
         self.be(state, holds=0, wanted=0)
         for each in leaving:
             self.recorder.ended(outcome, replace(each, **numbers))

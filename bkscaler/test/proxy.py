@@ -119,6 +119,7 @@ class Controls:
         self.outcomes = self.heard.outcomes
         hangups, stalls = FlowHangups(), Stalls(self.clock)
         limit = settings.pop("max_connections", 100)
+        reports = settings.pop("reports", self.heard)
         values = {"probe_grace_s": 0.25, "hold_after_s": 10.0, "ready_wait_timeout_s": 300.0, **settings}
         shared = Surroundings(
             clock=self.clock,
@@ -127,7 +128,7 @@ class Controls:
             dialer=Dialer(self._connect),
             join=lambda client, builder, _: CopyRelay(client, builder, hangups=hangups, stalls=stalls),
             hangups=hangups,
-            reports=self.heard,
+            reports=reports,
             **values,
         )
         self.factory = ProxyFactory(shared=shared, max_connections=limit, prefix="proxy")

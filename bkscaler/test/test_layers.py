@@ -21,8 +21,8 @@ ROWS = """
    relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
 3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
       <- frontend.held|lateack <- frontend.session <- frontend.listener
-4  observability.wakes <- observability.history|metrics <- observability.recorder|status
-      <- observability.drawing <- observability.page <- observability.site
+4  observability.wakes|words <- observability.history|metrics <- observability.recorder
+      <- observability.status <- observability.drawing <- observability.page <- observability.site
 5  plugin
 6  demo.timeline|children|clients <- demo.watching <- demo.stage <- demo.story <- demo.__main__
    doctor
