@@ -45,7 +45,7 @@ FIELDS = (
     "error",
     "version",
 )
-"""Fields that a line has when its event has them, after ``time``, ``level``, ``logger`` and ``message``."""
+"""Fields of the events that have a name of ours, after ``time``, ``level``, ``logger`` and ``message``."""
 
 
 def as_json(event: LogEvent) -> str:
@@ -61,7 +61,7 @@ def as_json(event: LogEvent) -> str:
         "logger": str(event.get("log_namespace", "")),
         "message": formatEvent(event)[:MAX_TEXT_CHARS],
     }
-    for name in FIELDS:
+    for name in FIELDS if "event" in event else ():
         if name in event:
             line[name] = _plain(event[name])
     if "log_failure" in event:

@@ -9,7 +9,7 @@ that ``rate()`` sees the first event. ``docs/metrics.md`` explains each; a test 
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -246,7 +246,7 @@ class _Now:
         return self._sources.now_unix_s() + at_s - self._metrics.now_s()
 
 
-_BUILD = (__version__, platform.python_version())
+_BUILD = (__version__, ".".join(map(str, sys.version_info[:3])))
 
 
 def _word(state: State) -> str:

@@ -36,7 +36,6 @@ class _Page(Resource):
     """One page. ``say`` gives the answer to each request; what it raises is logged, and answered with 500."""
 
     log = Logger()
-    isLeaf = True
 
     def __init__(self, say: Callable[[Request], Answer]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # twisted.web has no annotations
