@@ -250,20 +250,22 @@ class Session:
 
     async def _reach(self, hold: Hold) -> tuple[Leg, bytes]:
         """Connect to a builder that is ready, however many dials it takes; give its leg and first words."""
+        failures = 0
         while True:
             ready = hold.when_ready()
             if not ready.called:
                 self._why = ""
-            if self._failed_dials or not ready.called:
+            if failures or not ready.called:
                 self._wait_in_earnest()
             replica = await ready
             try:
                 return await self._dial(replica)
             except DialFailed as error:
+                failures += 1
                 self._failed_dials += 1
                 self._why = str(error)
                 self.log.debug("dial failed: {error}", error=str(error))
-            await deferLater(self._shared.clock, REDIAL.delay_s(self._failed_dials, self._shared.random))
+            await deferLater(self._shared.clock, REDIAL.delay_s(failures, self._shared.random))
 
     def _wait_in_earnest(self) -> None:
         """Keep the timers of a wait; a first dial to a builder that is there has limits of its own."""

@@ -121,7 +121,7 @@ def _asleep(scene: Scene) -> Story:
     last = f"; the last wake took {spoken(scene.last_wake_s)}" if scene.last_wake_s is not None else ""
     return Story(
         headline="Asleep",
-        why="No builder runs, nobody is connected.",
+        why="No builder runs, nobody needs one.",
         next=f"The next client wakes it{last}.",
         tone=Tone.ASLEEP,
     )
@@ -159,7 +159,7 @@ def _idle(scene: Scene) -> Story:
         then = f"Goes to sleep in {spoken(scene.sleeps_in_s)}, unless a client comes."
     else:
         then = "It is about to be put to sleep."
-    return Story(headline="Idle", why="The builder runs, nobody is connected.", next=then, tone=Tone.IDLE)
+    return Story(headline="Idle", why="The builder runs, nobody uses it.", next=then, tone=Tone.IDLE)
 
 
 def _going(scene: Scene) -> Story:

@@ -25,7 +25,7 @@ from bkscaler.relay.pipes import PipePool
 from bkscaler.relay.poller import Poller
 from bkscaler.relay.splice import SpliceRelay, SpliceWorks
 from bkscaler.relay.stalls import Stalls
-from bkscaler.test.proxy import HeldCapacity
+from bkscaler.test.proxy import Heard, HeldCapacity
 
 LOOPBACK = "127.0.0.1"
 SPEED = 20.0
@@ -91,7 +91,8 @@ class LoopbackProxy:
     def __init__(self, reactor: Any, builder_port: int, **settings: Any) -> None:
         self.time = FastTime(reactor)
         self.capacity = HeldCapacity()
-        self.outcomes: list[Outcome] = []
+        heard = Heard()
+        self.outcomes: list[Outcome] = heard.outcomes
         self._poller, self._pipes = Poller(reactor), PipePool()
         hangups, stalls = EpollHangups(self._poller), Stalls(reactor)
         works = SpliceWorks(poller=self._poller, pipes=self._pipes, stalls=stalls)
@@ -108,11 +109,10 @@ class LoopbackProxy:
                 else CopyRelay(client, builder, hangups=hangups, stalls=stalls)
             ),
             hangups=hangups,
+            reports=heard,
             **{"probe_grace_s": 0.25, "hold_after_s": 10.0, "ready_wait_timeout_s": 300.0, **settings},
         )
-        self._factory = ProxyFactory(
-            shared=shared, max_connections=100, prefix="proxy", on_outcome=self.outcomes.append
-        )
+        self._factory = ProxyFactory(shared=shared, max_connections=100, prefix="proxy")
         self._listening = reactor.listenTCP(0, self._factory, interface=LOOPBACK)
         self.port: int = self._listening.getHost().port
 
