@@ -18,10 +18,10 @@ from bkscaler.observability.words import spoken
 
 COLUMNS = 720
 """How finely the timeline is drawn: two minutes of a day."""
-LEAST_WINDOW_S = 600.0
+LEAST_WINDOW_S = 180.0
 MAX_BARS = 40
 MAX_MARKS = 200
-_TICKS_S = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400)
+_TICKS_S = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400)
 _MOST_TICKS = 7
 _HEIGHTS = {"awake": 40, "waking": 40, "idle": 22, "asleep": 6, "unknown": 2}
 _BASE_Y, _MARK_Y, _AXIS_Y = 62, 10, 82

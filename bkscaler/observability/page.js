@@ -8,7 +8,10 @@
       const seconds = Number(element.dataset.time);
       const form = { hour: "2-digit", minute: "2-digit", hour12: false };
       if ("seconds" in element.dataset) form.second = "2-digit";
-      if (now - seconds > 20 * 3600 && element.tagName === "TIME") Object.assign(form, { day: "2-digit", month: "short" });
+      if (now - seconds > 20 * 3600 && element.tagName === "TIME") {
+        Object.assign(form, { day: "2-digit", month: "short" });
+        delete form.second;
+      }
       element.textContent = new Date(seconds * 1000).toLocaleString([], form);
     }
     const zone = document.getElementById("zone");

@@ -109,11 +109,11 @@ def _icon(tone: str) -> str:
     return "data:image/svg+xml," + quote(tag("svg", dot, xmlns=SVG, viewBox="0 0 16 16"))
 
 
-def _time(date: str, now_s: float) -> Markup:
+def _time(date: str, now_s: float, *, exact: bool = False) -> Markup:
     """Write a date as a time of day, UTC; with the day when that is not today's."""
     at_s = unix(date)
-    form = "%H:%M" if now_s - at_s < 20 * 3600 else "%d %b %H:%M"
-    return tag("time", clock_time(at_s, form), datetime=date, data_time=int(at_s))
+    form = ("%H:%M:%S" if exact else "%H:%M") if now_s - at_s < 20 * 3600 else "%d %b %H:%M"
+    return tag("time", clock_time(at_s, form), datetime=date, data_time=int(at_s), data_seconds=exact)
 
 
 def _warnings(status: dict[str, Any]) -> list[Markup]:
@@ -291,7 +291,7 @@ def _happenings(status: dict[str, Any]) -> Markup:
     items = [
         tag(
             "li",
-            _time(each["at"], now_s),
+            _time(each["at"], now_s, exact=True),
             tag(
                 "span",
                 each["words"],

@@ -129,11 +129,11 @@ def _asleep(scene: Scene) -> Story:
 
 def _waking(scene: Scene) -> Story:
     hopeless = scene.snapshot.observation is not None and scene.snapshot.observation.hopeless
-    waits = "is" if scene.held == 1 else "are"
+    waits, each = ("is", "") if scene.held == 1 else ("are", "each ")
     return Story(
         headline="Cannot wake" if hopeless else "Waking",
         why=scene.snapshot.waiting_for or "Asking the Kubernetes API.",
-        next=f"{counted(scene.held, 'client')} {waits} held until it is ready, each for up to "
+        next=f"{counted(scene.held, 'client')} {waits} held until it is ready, {each}for up to "
         f"{spoken(scene.ready_wait_timeout_s)}."
         + (
             " Time alone will rarely mend this: somebody has to look at the reason above." if hopeless else ""
