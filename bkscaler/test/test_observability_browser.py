@@ -76,8 +76,9 @@ class BrowserTests(SynchronousTestCase):
         """Where scripts are not allowed the page looks the same."""
         page = escape(render(SCENES["waking"]().status.take()).decode())
         frame = f"<body style='margin:0'><iframe sandbox srcdoc=\"{page}\" {FRAME}></iframe>"
-        rows = self.picture("waking", SIZE, page=frame.encode())
-        self.assertGreater(len({bytes(row) for row in rows}), 30)
+        pictures = (self.picture("waking", SIZE, page=frame.encode()) for _ in range(5))
+        # The frame is drawn by a process of its own, which a busy machine may keep waiting.
+        rows = next(rows for rows in pictures if len({bytes(row) for row in rows}) > 30)
         self.assertEqual(rows[100][30:33], self.picture("waking", SIZE)[100][30:33])
 
     def test_light_and_dark(self):
