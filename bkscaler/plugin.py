@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
 
@@ -72,7 +73,9 @@ class Options(config.Options):
         if self.settings.relay == "splice" and not CAN_SPLICE:
             problems.append("--relay: 'splice' is not possible on this system; use copy or auto")
         try:
-            self.access = find_access(kubeconfig=self.settings.kubeconfig, environ=self.environ)
+            self.access = find_access(
+                kubeconfig=self.settings.kubeconfig, context=self.settings.context, environ=self.environ
+            )
         except ConfigurationError as error:
             problems += error.problems
         return problems
@@ -141,7 +144,9 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
     if reactor is None:
         from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
     settings, random = options.settings, SystemRandom().random
-    client = ApiClient.over_network(access=options.access, reactor=reactor)
+    client = ApiClient.over_network(
+        access=options.access, reactor=reactor, now=_now, random=random, environ=options.environ
+    )
     view = ClusterView(
         client=client,
         namespace=settings.sts_namespace,
@@ -188,6 +193,10 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _together(parts: list[Any], options: Options) -> MultiService:

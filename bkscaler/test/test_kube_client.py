@@ -232,6 +232,42 @@ class RequestTests(SynchronousTestCase):
         self.successResultOf(closed)
         self.assertFalse(connection.open)
 
+    def kept(self):
+        """Make a client that keeps connections, and one kept connection, while another request is open."""
+        self.api = Api(ChangingToken(), persistent=True)
+        first, second = self.get(), self.get()
+        connections = self.api.accept(), self.api.accept()
+        connections[0].answer(200, {})
+        self.assertTrue(first.done)
+        return second, *connections
+
+    def test_nothing_old_after_a_failure(self):
+        """When a request gets no answer, kept connections are closed: they may be as dead as its own."""
+        second, kept, broken = self.kept()
+        broken.cut()
+        self.assertIsInstance(second.error, errors.ApiUnreachable)
+        self.assertFalse(kept.open)
+        self.api.clock.advance(0)
+        self.get().cancel()
+        self.assertEqual(self.api.dials, 1)
+
+    def test_new_connection_after_401(self):
+        """After a 401 the second try uses a new connection, for which a new certificate can be shown."""
+        second, kept, refused = self.kept()
+        refused.answer(401, status(401, "Unauthorized"))
+        self.assertEqual((kept.open, refused.open), (False, False))
+        self.api.accept().answer(200, {"a": 1})
+        self.assertEqual(second.result, {"a": 1})
+        self.api.client.close()
+
+    def test_kept_after_an_error_answer(self):
+        """An error answer says nothing against the connection."""
+        second, kept, other = self.kept()
+        other.answer(404, status(404, "NotFound"))
+        self.assertIsInstance(second.error, errors.NotFound)
+        self.assertTrue(kept.open and other.open)
+        self.api.client.close()
+
     def test_paths_are_quoted(self):
         """The parts of a path are quoted."""
         self.assertEqual(path_to("api", "a/b", "ü"), "/api/a%2Fb/%C3%BC")
