@@ -2,12 +2,14 @@
 Frozen values that rooms hand to each other. Any room may import it; it imports nothing of ours.
 
 The cluster as one value, :class:`Observation`, goes from the Kubernetes room to the scaling room; a
-:class:`Replica` goes on from there to the frontend, which dials it.
+:class:`Replica` goes on from there to the frontend, which dials it. What the scaler has done comes back as
+:class:`Happening`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -49,3 +51,16 @@ class Observation:
     ready: tuple[Replica, ...] = ()
     waiting_for: str = ""
     hopeless: bool = False
+
+
+class Happening(Enum):
+    """What has become of the builder; the value is the ``reason`` of the Event on the StatefulSet."""
+
+    WAKING_UP = "WakingUp"
+    """It was scaled up, because clients wait."""
+    READY = "Ready"
+    """It can be given clients, after it was woken."""
+    GOING_TO_SLEEP = "GoingToSleep"
+    """It was scaled down, because nobody has needed it for the idle timeout."""
+    WAKE_FAILED = "WakeFailed"
+    """Clients were told that it does not come, and why."""

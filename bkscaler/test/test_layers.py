@@ -18,7 +18,8 @@ ROWS = """
    kube.fields|versions|tls|body <- kube.failures|wire|auth|kubefile <- kube.kubeconfig|execplugin
       <- kube.client <- kube.watch|statefulset|rights <- kube.pods|permissions <- kube.diagnosis
       <- kube.store <- kube.cluster|events
-   scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests <- scaling.service
+   scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests|telling
+      <- scaling.service
    relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
 3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
       <- frontend.held|lateack <- frontend.session <- frontend.listener
