@@ -236,7 +236,7 @@ class RefreshTests(ViewTestCase):
         self.assertFalse(connection.open)
 
     def test_patience(self):
-        """A refresh on a dead connection soon fails; a server that is only slow is given more time each time."""
+        """A refresh on a dead connection soon fails; a server that is slow is given more time each time."""
         self.start()
         waited = []
         for _ in range(4):
