@@ -21,7 +21,7 @@ from typing import Any
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
@@ -37,8 +37,12 @@ from bkscaler.frontend.session import Surroundings
 from bkscaler.kube.auth import ClusterAccess
 from bkscaler.kube.client import ApiClient
 from bkscaler.kube.cluster import ClusterView
+from bkscaler.kube.events import Events
 from bkscaler.kube.kubeconfig import find_access
+from bkscaler.kube.permissions import Permissions
+from bkscaler.kube.rights import needed_rights
 from bkscaler.model import Replica
+from bkscaler.observability.outcomes import Outcome
 from bkscaler.observability.site import AdminSite
 from bkscaler.relay.hangups import Deaf, EpollHangups, Hangups
 from bkscaler.relay.leg import Leg
@@ -116,22 +120,35 @@ class Listener(StreamServerEndpointService):
         return port
 
 
-class Watching(Service):
-    """Keeps the cluster in view while it runs, and closes the connections to the API at the end."""
+class Kubernetes(Service):
+    """
+    Everything that talks to the API server while it runs; its connections are closed at the end.
 
-    def __init__(self, view: ClusterView, client: ApiClient) -> None:
-        self._view = view
+    :param client: asks the API server.
+    :param view: keeps the cluster in view.
+    :param permissions: knows what we may do.
+    :param events: writes Events.
+    """
+
+    def __init__(
+        self, *, client: ApiClient, view: ClusterView, permissions: Permissions, events: Events
+    ) -> None:
+        self.view = view
+        self.permissions = permissions
+        self.events = events
         self._client = client
 
     def startService(self) -> None:
-        """Begin to watch."""
+        """Begin to watch, and to ask for our rights."""
         super().startService()  # type: ignore[no-untyped-call]  # Service has no annotations
-        self._view.start()
+        self.view.start()
+        self.permissions.start()
 
     def stopService(self) -> Deferred[None]:
         """End; fires when nothing is open."""
         super().stopService()  # type: ignore[no-untyped-call]  # nor here
-        return self._view.stop().addCallback(lambda _: self._client.close())
+        parts = [self.view.stop(), self.permissions.stop(), self.events.stop()]
+        return gatherResults(parts).addCallback(lambda _: self._client.close())
 
 
 def makeService(options: Options, reactor: Any = None) -> MultiService:  # named by Twisted
@@ -144,25 +161,16 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
     if reactor is None:
         from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
     settings, random = options.settings, SystemRandom().random
-    client = ApiClient.over_network(
-        access=options.access, reactor=reactor, now=_now, random=random, environ=options.environ
-    )
-    view = ClusterView(
-        client=client,
-        namespace=settings.sts_namespace,
-        name=settings.sts_name,
-        clock=reactor,
-        random=random,
-        require_ready=settings.readiness == "pod",
-    )
+    kube = _kubernetes(options, reactor)
     scaler = Scaler(
         clock=reactor,
-        cluster=view,
+        cluster=kube.view,
         limits=Limits(idle_timeout_s=settings.idle_timeout_s),
         random=random,
         give_up_after_s=settings.give_up_after_s,
+        report=kube.events.happened,
     )
-    view.on_change = scaler.observed
+    kube.view.on_change = scaler.observed
     factory = _proxy(settings, reactor, scaler)
     listener = Listener(reactor, "listen-addr", settings.listen_addr, factory)
 
@@ -177,10 +185,10 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         stop_accepting=stop_accepting,
         limit_s=settings.drain_timeout_s,
     )
-    parts = [Watching(view, client), scaler, listener, drain]
+    parts = [kube, scaler, listener, drain]
     reactor.callWhenRunning(_settle_memory)
     if settings.admin_addr is not None:
-        site = AdminSite(lambda: _missing(drain, listener, view))
+        site = AdminSite(lambda: _missing(drain, listener, kube.view) + kube.permissions.lines())
         parts.insert(0, Listener(reactor, "admin-addr", settings.admin_addr, site))
     return _together(parts, options)
 
@@ -193,6 +201,39 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+def _kubernetes(options: Options, reactor: Any) -> Kubernetes:
+    """Build what talks to the API server."""
+    random = SystemRandom().random
+    client = ApiClient.over_network(
+        access=options.access, reactor=reactor, now=_now, random=random, environ=options.environ
+    )
+    view = ClusterView(
+        client=client,
+        namespace=options.settings.sts_namespace,
+        name=options.settings.sts_name,
+        clock=reactor,
+        random=random,
+        require_ready=options.settings.readiness == "pod",
+    )
+    permissions = Permissions(
+        client=client,
+        clock=reactor,
+        random=random,
+        namespace=options.settings.sts_namespace,
+        rights=needed_rights(options.settings.sts_name),
+    )
+    events = Events(
+        client=client,
+        clock=reactor,
+        now=_now,
+        namespace=options.settings.sts_namespace,
+        regarding=lambda: view.stateful_set,
+        instance=socket.gethostname(),
+    )
+    client.on_forbidden = permissions.doubt
+    return Kubernetes(client=client, view=view, permissions=permissions, events=events)
 
 
 def _now() -> datetime:
@@ -251,7 +292,14 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler) -> ProxyFactory:
         ready_wait_timeout_s=settings.ready_wait_timeout_s,
     )
     prefix = f"{socket.gethostname()}-{random.getrandbits(32):08x}"
-    return ProxyFactory(shared=shared, max_connections=settings.max_connections, prefix=prefix)
+
+    def ended(outcome: Outcome) -> None:
+        if outcome is Outcome.NOT_READY_IN_TIME:
+            scaler.gave_up()
+
+    return ProxyFactory(
+        shared=shared, max_connections=settings.max_connections, prefix=prefix, on_outcome=ended
+    )
 
 
 def builder_host(settings: Settings, replica: Replica) -> str:

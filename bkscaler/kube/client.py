@@ -25,7 +25,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from bkscaler import __version__
-from bkscaler.errors import ApiError, ApiUnreachable, Unauthorized
+from bkscaler.errors import ApiError, ApiUnreachable, Forbidden, Unauthorized
 from bkscaler.kube.auth import ClusterAccess
 from bkscaler.kube.body import WholeBody, follow, json_object, read_body
 from bkscaler.kube.execplugin import PluginCredentials, runner
@@ -69,6 +69,7 @@ class ApiClient:
     :param pool: the agent's connections, closed by :meth:`close`; None when there are none to close.
     :param on_response: told of each answer, for metrics; what it raises is logged.
     :param on_close: called by :meth:`close`.
+    :ivar on_forbidden: called after each 403, which names a right that is missing; to be set later.
     """
 
     _log = Logger()
@@ -85,6 +86,7 @@ class ApiClient:
     ) -> None:
         self._access = access
         self._on_close = on_close
+        self.on_forbidden: Callable[[], None] | None = None
         self._http = HTTPClient(agent, data_to_body_producer=WholeBody)
         self._clock = clock
         self._pool = pool
@@ -236,6 +238,10 @@ class ApiClient:
             return await translated(work)
         except ApiUnreachable:
             self._drop_idle()
+            raise
+        except Forbidden:
+            if self.on_forbidden is not None:
+                self.on_forbidden()
             raise
 
     def _drop_idle(self) -> None:

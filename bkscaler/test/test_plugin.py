@@ -134,9 +134,10 @@ class ServiceTests(PluginCase):
         service.privilegedStartService()
         service.startService()
         self.assertEqual(sorted(server[0] for server in reactor.tcpServers), [8080, 9090])
-        self.assertEqual([client[:2] for client in reactor.tcpClients], [("127.0.0.1", 6443)])
+        self.assertEqual([client[:2] for client in reactor.tcpClients], [("127.0.0.1", 6443)] * 2)
         stopped = service.stopService()
-        reactor.tcpClients[0][2].clientConnectionFailed(None, None)
+        for client in reactor.tcpClients:
+            client[2].clientConnectionFailed(None, None)
         self.successResultOf(stopped)
         self.assertEqual(reactor.getDelayedCalls(), [])
 
