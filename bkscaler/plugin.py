@@ -14,7 +14,7 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
@@ -25,10 +25,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import HostnameEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.task import react
 from twisted.logger import Logger
 
 from bkscaler import __version__, config
 from bkscaler.config import Settings
+from bkscaler.doctor import check
 from bkscaler.errors import ConfigurationError
 from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory, Connect, Dialer
 from bkscaler.frontend.health import check_health
@@ -68,6 +70,29 @@ class Options(config.Options):
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         super().__init__(os.environ if environ is None else environ)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse; with ``--check``, look at the cluster and exit.
+
+        :param options: arguments after the plugin's name; None takes them from the command line.
+        :raises SystemExit: with status 1 after problems have been printed, and with ``--check``.
+        """
+        super().parseOptions(options)
+        if self.settings.check:
+            react(self.check_cluster)
+
+    async def check_cluster(self, reactor: Any) -> None:
+        """
+        Print what is found in the cluster.
+
+        :param reactor: for connections.
+        :raises SystemExit: with status 0 if bkscaler would work, else with 1.
+        """
+        client = _client(self, reactor)
+        would_work = await check(client, self.access, self.settings, sys.stdout.write)
+        await client.close()
+        raise SystemExit(0 if would_work else 1)
 
     def further_problems(self, settings_are_good: bool) -> list[str]:
         """Find the cluster; say what keeps us from it."""
@@ -206,9 +231,7 @@ def _settle_memory() -> None:
 def _kubernetes(options: Options, reactor: Any) -> Kubernetes:
     """Build what talks to the API server."""
     random = SystemRandom().random
-    client = ApiClient.over_network(
-        access=options.access, reactor=reactor, now=_now, random=random, environ=options.environ
-    )
+    client = _client(options, reactor)
     view = ClusterView(
         client=client,
         namespace=options.settings.sts_namespace,
@@ -234,6 +257,17 @@ def _kubernetes(options: Options, reactor: Any) -> Kubernetes:
     )
     client.on_forbidden = permissions.doubt
     return Kubernetes(client=client, view=view, permissions=permissions, events=events)
+
+
+def _client(options: Options, reactor: Any) -> ApiClient:
+    """Build what asks the API server."""
+    return ApiClient.over_network(
+        access=options.access,
+        reactor=reactor,
+        now=_now,
+        random=SystemRandom().random,
+        environ=options.environ,
+    )
 
 
 def _now() -> datetime:

@@ -23,7 +23,7 @@ ROWS = """
    relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
 3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
       <- frontend.held|lateack <- frontend.session <- frontend.listener
-4  observability.site   doctor
+4  observability.site   examination <- doctor
 5  plugin
 6  demo.timeline|children|clients <- demo.watching <- demo.stage <- demo.story <- demo.__main__
 """
