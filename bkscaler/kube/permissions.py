@@ -126,7 +126,7 @@ class Permissions:
                 self._mention(error)
             except ApiStatus as error:
                 self._mention(error)
-                self._take(())
+                self._keep(())
             except ApiError as error:
                 self._mention(error)
             else:
@@ -142,8 +142,11 @@ class Permissions:
         for each in missing:
             if each.words not in before:
                 self._log.warn("{words}", words=each.words)
-        if self._missing and not missing:
-            self._log.info("all rights are granted now")
+        if not missing and (self._missing or not self._asked):
+            self._log.info("all rights are granted")
+        self._keep(missing)
+
+    def _keep(self, missing: tuple[Missing, ...]) -> None:
         self._asked, self._missing, self._answered_s = True, missing, self._clock.seconds()
         self._once = self._once or not any(each.essential for each in missing)
 
