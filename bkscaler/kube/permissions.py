@@ -142,8 +142,9 @@ class Permissions:
         for each in missing:
             if each.words not in before:
                 self._log.warn("{words}", words=each.words)
-        if not missing and (self._missing or not self._asked):
-            self._log.info("all rights are granted")
+        lacked = not self._asked or any(each.essential for each in self._missing)
+        if lacked and not any(each.essential for each in missing):
+            self._log.info("all needed rights are granted")
         self._keep(missing)
 
     def _keep(self, missing: tuple[Missing, ...]) -> None:

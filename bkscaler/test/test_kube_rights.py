@@ -158,7 +158,7 @@ class PermissionsTests(SynchronousTestCase):
             self.go_on(31)
         self.assertEqual(self.permissions.lines(), [])
         told = [formatEvent(e) for e in logged if e.get("log_namespace", "").endswith("Permissions")]
-        self.assertEqual(told, [line, "all rights are granted"])
+        self.assertEqual(told, [line, "all needed rights are granted"])
 
     def test_not_essential(self):
         """A right that is only helpful is told in the log, and does not keep us from being ready."""
