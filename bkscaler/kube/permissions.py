@@ -27,6 +27,8 @@ AGAIN = Backoff(first_s=5.0, limit_s=30.0)
 """Delays between asking for rights that are missing: somebody may be granting them right now."""
 DOUBT_GAP_S = 30.0
 """Requests can be refused for other reasons than rights, so that asking again soon may not help."""
+STARTING_S = 5.0
+"""A server that has just started refuses everybody until it has read the roles; a doubt waits that long."""
 
 
 class Permissions:
@@ -88,7 +90,7 @@ class Permissions:
         """Ask again, because a request was refused; not while we are asking anyway, or did a moment ago."""
         due = self._clock.seconds() >= self._answered_s + DOUBT_GAP_S
         if self._work is None and not self._stopped and due:
-            self._begin()
+            self._begin(STARTING_S)
 
     def stop(self) -> Deferred[None]:
         """
@@ -104,8 +106,8 @@ class Permissions:
         work.cancel()
         return stopped
 
-    def _begin(self) -> None:
-        work = self._work = Deferred.fromCoroutine(self._until_granted())
+    def _begin(self, wait_s: float = 0.0) -> None:
+        work = self._work = Deferred.fromCoroutine(self._until_granted(wait_s))
         work.addBoth(self._ended)
         if work.called and not self._stopped:
             self._work = None
@@ -115,8 +117,10 @@ class Permissions:
         if isinstance(result, Failure) and not result.check(CancelledError):
             self._log.failure("unexpected failure while asking for rights", result)
 
-    async def _until_granted(self) -> None:
+    async def _until_granted(self, wait_s: float) -> None:
         """Ask until nothing essential is missing, or the server will not say."""
+        if wait_s:
+            await deferLater(self._clock, wait_s)
         tries, wanted = 0, self._rights
         while True:
             tries += 1

@@ -131,8 +131,11 @@ class ScaleRequests:
 
     def start(self, decision: ScaleTo) -> None:
         """Send a decision; a check under way is of no more interest. Only while :meth:`free_for` it."""
-        self.log.info("scaling to {replicas}: {reason}", replicas=decision.replicas, reason=decision.reason)
         self._begin(decision)
+        if not self._failures:
+            self.log.info(
+                "scaling to {replicas}: {reason}", replicas=decision.replicas, reason=decision.reason
+            )
         self._sending = True
         self._spawn(self._send(decision))
 

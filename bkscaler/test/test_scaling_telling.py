@@ -60,7 +60,9 @@ class HappeningTests(ScalerTestCase):
         """That clients were told that nothing comes is told with the reason, once for all of them."""
         scaler, cluster = self.build()
         clients = [Client(scaler, name) for name in "abc"]
-        cluster.scales[0].fails(Forbidden(403, "Forbidden", "no right"))
+        while any(client.waiting for client in clients):
+            cluster.scales[-1].fails(Forbidden(403, "Forbidden", "no right"))
+            cluster.clock.advance(6)
         self.assertTrue(all(client.error for client in clients))
         self.assertEqual(self.happenings, [(Happening.WAKE_FAILED, "no right")])
 
