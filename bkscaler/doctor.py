@@ -32,13 +32,13 @@ async def check(
     :param client: asks the API server.
     :param access: how it is reached, for the table.
     :param settings: what bkscaler would run with.
-    :param write: takes the text.
+    :param write: takes the text, in one piece.
     :returns: whether bkscaler would work.
     """
     findings = await examine(client, access, settings)
-    write(as_table(findings))
     failed = sum(finding.level is Level.FAIL for finding in findings)
-    write(f"\nbkscaler would not work: {failed} to mend\n" if failed else "\nbkscaler would work\n")
+    verdict = f"bkscaler would not work: {failed} to mend" if failed else "bkscaler would work"
+    write(f"{as_table(findings)}\n{verdict}\n")
     return not failed
 
 
