@@ -39,7 +39,8 @@ EARLY = timedelta(seconds=30)
 """How long before it expires a credential is renewed, so that none expires on its way."""
 YOUNG_S = 60.0
 """A credential that is refused sooner has not just grown old: running the program again may not help."""
-RETRY = Backoff(first_s=1.0, limit_s=60.0)
+RETRY = Backoff(first_s=1.0, limit_s=15.0)
+"""Delays after runs that were of no use; short at most, as the program may need an API that returns."""
 MAX_OUTPUT_BYTES = 1024 * 1024
 _SECRET = re.compile(r"[A-Za-z0-9_.=+-]{24,}")
 
