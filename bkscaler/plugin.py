@@ -36,10 +36,11 @@ from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory, Connect, Dial
 from bkscaler.frontend.health import check_health
 from bkscaler.frontend.listener import ProxyFactory
 from bkscaler.frontend.session import Surroundings
-from bkscaler.kube.auth import ClusterAccess
+from bkscaler.kube.auth import ClusterAccess, ExecPlugin
 from bkscaler.kube.client import ApiClient
 from bkscaler.kube.cluster import ClusterView
 from bkscaler.kube.events import Events
+from bkscaler.kube.execplugin import PluginCredentials, runner
 from bkscaler.kube.kubeconfig import find_access
 from bkscaler.kube.permissions import Permissions
 from bkscaler.kube.rights import needed_rights
@@ -261,13 +262,12 @@ def _kubernetes(options: Options, reactor: Any) -> Kubernetes:
 
 def _client(options: Options, reactor: Any) -> ApiClient:
     """Build what asks the API server."""
-    return ApiClient.over_network(
-        access=options.access,
-        reactor=reactor,
-        now=_now,
-        random=SystemRandom().random,
-        environ=options.environ,
-    )
+
+    def credentials(plugin: ExecPlugin) -> PluginCredentials:
+        run, random = runner(reactor, options.environ), SystemRandom().random
+        return PluginCredentials(plugin, run=run, clock=reactor, now=_now, random=random)
+
+    return ApiClient.over_network(access=options.access, reactor=reactor, make_credentials=credentials)
 
 
 def _now() -> datetime:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -25,16 +24,19 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from bkscaler import __version__
-from bkscaler.errors import ApiError, ApiUnreachable, Forbidden, Unauthorized
-from bkscaler.kube.auth import ClusterAccess
+from bkscaler.errors import ApiError, ApiUnreachable, ConfigurationError, Forbidden, Unauthorized
+from bkscaler.kube.auth import ClusterAccess, ExecPlugin
 from bkscaler.kube.body import WholeBody, follow, json_object, read_body
-from bkscaler.kube.execplugin import PluginCredentials, runner
+from bkscaler.kube.execplugin import PluginCredentials
 from bkscaler.kube.failures import error_answer, translated, unreachable
 from bkscaler.kube.tls import ServerIdentity
 
 T = TypeVar("T")
 OnResponse = Callable[[str, int], None]
 """Told the verb (``GET`` ..., ``WATCH`` for streams) and the HTTP status of each answer."""
+
+MakeCredentials = Callable[[ExecPlugin], PluginCredentials]
+"""Makes credentials out of the description of a program that gives them."""
 
 MERGE_PATCH = "application/merge-patch+json"
 REQUEST_TIMEOUT_S = 15.0
@@ -98,26 +100,23 @@ class ApiClient:
         *,
         access: ClusterAccess,
         reactor: Any,
-        now: Callable[[], datetime],
-        random: Callable[[], float],
-        environ: Mapping[str, str],
+        make_credentials: MakeCredentials | None = None,
         on_response: OnResponse | None = None,
     ) -> ApiClient:
         """
         Make a client on a real reactor, with TLS verified and connections kept for reuse.
 
         :param access: where the server is, whom to trust, and who we are.
-        :param reactor: for connections, time, and a program that gives credentials.
-        :param now: wall clock, for credentials that expire.
-        :param random: gives numbers in [0, 1), for jitter.
-        :param environ: variables for a program that gives credentials.
+        :param reactor: for connections and time.
+        :param make_credentials: makes the credentials that come from a program; None refuses such an access.
         :param on_response: see the class.
+        :raises ConfigurationError: when the access needs a program and none may be run.
         """
         on_close = None
         if access.plugin is not None:
-            plugin = PluginCredentials(
-                access.plugin, run=runner(reactor, environ), clock=reactor, now=now, random=random
-            )
+            if make_credentials is None:
+                raise ConfigurationError(f"{access.plugin.where}: no program is run for credentials here")
+            plugin = make_credentials(access.plugin)
             access = replace(access, credentials=plugin, certificate=plugin.certificate)
             on_close = plugin.stop
         if not access.verify:

@@ -5,7 +5,8 @@ The program runs beside the reactor, at most one at a time, and every request th
 the same run. It runs again when what it gave is about to expire, and after a 401; when it fails, or the
 server refuses what it has just given, further runs wait, longer each time, so that a broken program is not
 started for every request. Its words on standard error are told in the log without anything that looks like
-a secret; its output never is. Imported by ``kube.client``.
+a secret; its output never is. Imported by ``kube.client``
+and by the plugin, which says where the time and the reactor come from.
 """
 
 from __future__ import annotations

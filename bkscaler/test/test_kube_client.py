@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from bkscaler import __version__, errors
 from bkscaler.kube import client as client_module
-from bkscaler.kube.auth import ClusterAccess, NoCredentials
+from bkscaler.kube.auth import ClusterAccess, ExecPlugin, NoCredentials
 from bkscaler.kube.client import MERGE_PATCH, ApiClient, path_to
 from bkscaler.test.test_kube_support import Api, ChangingToken, status
 
@@ -267,6 +267,15 @@ class RequestTests(SynchronousTestCase):
         self.assertIsInstance(second.error, errors.NotFound)
         self.assertTrue(kept.open and other.open)
         self.api.client.close()
+
+    def test_programs_are_not_run_by_accident(self):
+        """An access that needs a program for credentials is refused where none may be run."""
+        plugin = ExecPlugin(command="x", api_version="v1", where="file: users[u].user.exec")
+        access = ClusterAccess(server="https://k", ca_pem=None, credentials=NoCredentials(), plugin=plugin)
+        error = self.assertRaises(
+            errors.ConfigurationError, ApiClient.over_network, access=access, reactor=self.api.clock
+        )
+        self.assertIn("file: users[u].user.exec", error.problems[0])
 
     def test_paths_are_quoted(self):
         """The parts of a path are quoted."""
