@@ -30,6 +30,7 @@ setup(
         "twisted >= 25.5",
         "treq >= 24.9",
         "pyopenssl >= 24.1",
+        "cryptography >= 41",
         "service-identity >= 24.1",
         "pyyaml >= 6",
         "h2 >= 4.1",

@@ -9,7 +9,6 @@ set but empty counts as unset. Imported by the plugin and by whatever composes i
 
 from __future__ import annotations
 
-import getopt
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 from twisted.python import usage
 
 from bkscaler import __version__, readers
+from bkscaler.commandline import StrayWord, blame
 from bkscaler.errors import ConfigurationError
 
 
@@ -41,6 +41,16 @@ class Setting:
     read: Callable[[str], Any]
     help: str
     detail: str = ""
+
+    @property
+    def usage(self) -> str:
+        """What ``--help`` says."""
+        return f"{self.help} [env {self.env}] [default {self.default or 'none'}]"
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag is given without a value, which means ``yes``."""
+        return self.read is readers.switch
 
     @property
     def field(self) -> str:
@@ -99,8 +109,16 @@ SETTINGS: tuple[Setting, ...] = (
         env="KUBECONFIG_PATH",
         default="",
         read=readers.kubeconfig_path,
-        help="Path to a kubeconfig file; not needed inside a cluster.",
-        detail="Without it the ServiceAccount mounted into the pod is used. `$KUBECONFIG` is not read.",
+        help="Path to a kubeconfig file, or several joined by colons; not needed inside a cluster.",
+        detail="Several are merged as kubectl does: the first one that has an entry wins. Without it the "
+        "ServiceAccount mounted into the pod is used. `$KUBECONFIG` is not read.",
+    ),
+    Setting(
+        flag="context",
+        env="KUBE_CONTEXT",
+        default="",
+        read=readers.optional_text,
+        help="Name of the context in the kubeconfig to use; else its current-context.",
     ),
     Setting(
         flag="ready-wait-timeout",
@@ -206,6 +224,13 @@ SETTINGS: tuple[Setting, ...] = (
         read=readers.one_of("debug", "info", "warn", "error", "critical"),
         help="Least level that is logged: debug, info, warn, error or critical.",
     ),
+    Setting(
+        flag="check",
+        env="CHECK_ONLY",
+        default="no",
+        read=readers.switch,
+        help="Check the cluster, print what is found, and exit: with 0 if bkscaler would work, else with 1.",
+    ),
 )
 
 
@@ -214,8 +239,8 @@ class Settings:
     """
     Every setting, read and checked. Fields ending in ``_s`` are seconds; :data:`SETTINGS` says the rest.
 
-    Addresses are Twisted endpoint descriptions; ``admin_addr`` and ``kubeconfig`` are None for none, and an
-    infinite ``give_up_after_s`` means never.
+    Addresses are Twisted endpoint descriptions; ``admin_addr``, ``kubeconfig`` and ``context`` are None for
+    none, and an infinite ``give_up_after_s`` means never.
     """
 
     listen_addr: str
@@ -225,6 +250,7 @@ class Settings:
     target_port: int
     idle_timeout_s: float
     kubeconfig: str | None
+    context: str | None
     ready_wait_timeout_s: float
     give_up_after_s: float
     readiness: str
@@ -238,6 +264,7 @@ class Settings:
     relay: str
     log_format: str
     log_level: str
+    check: bool
 
 
 def read_settings(options: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
@@ -287,9 +314,8 @@ class Options(usage.Options):
     settings: Settings
 
     # (long name, short name, default, description): the default stays None, to tell "not given".
-    optParameters = [
-        [s.flag, None, None, f"{s.help} [env {s.env}] [default {s.default or 'none'}]"] for s in SETTINGS
-    ]
+    optParameters = [[s.flag, None, None, s.usage] for s in SETTINGS if not s.is_switch]
+    optFlags = [[s.flag, None, s.usage] for s in SETTINGS if s.is_switch]
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # usage.Options has no annotations
@@ -304,13 +330,19 @@ class Options(usage.Options):
         """
         problems = self._parse_leniently(list(sys.argv[1:] if options is None else options))
         try:
-            self.settings = read_settings({k: v for k, v in self.items() if v is not None}, self.environ)
+            self.settings = read_settings(self._given(), self.environ)
         except ConfigurationError as error:
             problems += error.problems
         problems += self.further_problems(not problems)
         if problems:
             sys.stderr.writelines(f"bkscaler: {problem}\n" for problem in problems)
             raise SystemExit(1)
+
+    def _given(self) -> dict[str, str]:
+        """Give the values of the flags that were given."""
+        switches = {s.flag for s in SETTINGS if s.is_switch}
+        given = {flag: value for flag, value in self.items() if value is not None and flag not in switches}
+        return given | {flag: "yes" for flag in switches if self[flag]}
 
     def further_problems(self, settings_are_good: bool) -> list[str]:
         """
@@ -329,7 +361,7 @@ class Options(usage.Options):
                 super().parseOptions(words)  # type: ignore[no-untyped-call]  # nor here
                 return problems
             except usage.UsageError as error:
-                problem, unfit = _blame(error, words, (self.shortOpt, self.longOpt))
+                problem, unfit = blame(error, words, (self.shortOpt, self.longOpt))
                 problems.append(problem)
                 del words[unfit]
 
@@ -341,41 +373,7 @@ class Options(usage.Options):
     def parseArgs(self, *words: str) -> None:
         """Refuse words that belong to no option."""
         if words:
-            raise _StrayWord(len(words), words[0])
-
-
-class _StrayWord(usage.UsageError):
-    """A word that is neither an option nor an option's value; ``args`` are its place from the end, itself."""
-
-
-def _blame(error: usage.UsageError, words: list[str], known: tuple[str, list[str]]) -> tuple[str, slice]:
-    """
-    Say what a parsing error means to the user, and which of the words caused it.
-
-    :param known: short and long options, as getopt wants them.
-    """
-    if isinstance(error, _StrayWord):
-        from_end, word = error.args
-        place = len(words) - from_end
-        return f"{word!r} is not an option and belongs to none", slice(place, place + 1)
-    if "requires argument" in str(error):
-        return f"{words[-1]}: needs a value", slice(len(words) - 1, None)
-    place = next(n for n in range(len(words)) if _complaint(words[: n + 1], known) == str(error))
-    value_follows = "=" not in words[place] and not "-".startswith("".join(words[place + 1 : place + 2])[:1])
-    if "not recognized" in str(error):
-        return f"{words[place]}: there is no such option", slice(place, place + 1 + value_follows)
-    if "unique prefix" in str(error):
-        return f"{words[place]}: may be one of several options", slice(place, place + 1 + value_follows)
-    return f"{words[place]}: {error}", slice(place, place + 1)
-
-
-def _complaint(words: list[str], known: tuple[str, list[str]]) -> str:
-    """Give getopt's words on the beginning of a command line, ``""`` for none."""
-    try:
-        getopt.getopt(words, *known)
-    except getopt.GetoptError as error:
-        return str(error)
-    return ""
+            raise StrayWord(len(words), words[0])
 
 
 def as_markdown() -> str:

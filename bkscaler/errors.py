@@ -29,7 +29,16 @@ class ConfigurationError(BkscalerError):
 
 
 class ApiError(BkscalerError):
-    """A request to the Kubernetes API failed. Back off and retry unless a subclass says otherwise."""
+    """
+    A request to the Kubernetes API failed. Back off and retry unless a subclass says otherwise.
+
+    :ivar kind: tells one kind of trouble from another, for who wants to mention each once.
+    """
+
+    @property
+    def kind(self) -> str:
+        """See the class."""
+        return type(self).__name__
 
 
 class ApiUnreachable(ApiError):
@@ -62,6 +71,11 @@ class ApiStatus(ApiError):
         self.reason = reason
         self.message = message
         self.retry_after_s = retry_after_s
+
+    @property
+    def kind(self) -> str:
+        """The code and the reason."""
+        return f"{self.code} {self.reason}"
 
 
 class Unauthorized(ApiStatus):

@@ -2,14 +2,14 @@
 Frozen values that rooms hand to each other. Any room may import it; it imports nothing of ours.
 
 The cluster as one value, :class:`Observation`, goes from the Kubernetes room to the scaling room; a
-:class:`Replica` goes on from there to the frontend, which dials it. A :class:`Connection` goes from the
-frontend to whoever reports.
+:class:`Replica` goes on from there to the frontend, which dials it. What the scaler has done comes back as
+:class:`Happening`. A :class:`Connection` goes from the frontend to whoever reports.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -66,6 +66,19 @@ class Observation:
     waiting_for: str = ""
     hopeless: bool = False
     stage: Stage = Stage.ABSENT
+
+
+class Happening(Enum):
+    """What has become of the builder; the value is the ``reason`` of the Event on the StatefulSet."""
+
+    WAKING_UP = "WakingUp"
+    """It was scaled up, because clients wait."""
+    READY = "Ready"
+    """It can be given clients, after it was woken."""
+    GOING_TO_SLEEP = "GoingToSleep"
+    """It was scaled down, because nobody has needed it for the idle timeout."""
+    WAKE_FAILED = "WakeFailed"
+    """Clients were told that it does not come, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,30 +16,33 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
 
-from twisted.application.internet import StreamServerEndpointService
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.task import react
 from twisted.logger import Logger
 
 from bkscaler import __version__, config
 from bkscaler.config import Settings
+from bkscaler.doctor import check
 from bkscaler.errors import ConfigurationError
 from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory, Connect, Dialer
 from bkscaler.frontend.health import check_health
 from bkscaler.frontend.listener import ProxyFactory
 from bkscaler.frontend.session import Surroundings
-from bkscaler.kube.auth import ClusterAccess
-from bkscaler.kube.client import ApiClient
+from bkscaler.kube.auth import ClusterAccess, ExecPlugin
+from bkscaler.kube.client import ApiClient, OnResponse
 from bkscaler.kube.cluster import ClusterView
+from bkscaler.kube.events import Events
+from bkscaler.kube.execplugin import PluginCredentials, runner
 from bkscaler.kube.kubeconfig import find_access
+from bkscaler.kube.permissions import Permissions
+from bkscaler.kube.rights import needed_rights
 from bkscaler.model import Replica
 from bkscaler.observability import logs
 from bkscaler.observability.history import History
@@ -56,6 +59,7 @@ from bkscaler.relay.splice import CAN_SPLICE, SpliceRelay, SpliceWorks
 from bkscaler.relay.stalls import Stalls
 from bkscaler.scaling.policy import Limits
 from bkscaler.scaling.service import Scaler
+from bkscaler.services import ConnectionReports, Kubernetes, Listener, Parts
 from bkscaler.shutdown import Drain
 
 
@@ -72,6 +76,29 @@ class Options(config.Options):
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         super().__init__(os.environ if environ is None else environ)
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse; with ``--check``, look at the cluster and exit.
+
+        :param options: arguments after the plugin's name; None takes them from the command line.
+        :raises SystemExit: with status 1 after problems have been printed, and with ``--check``.
+        """
+        super().parseOptions(options)
+        if self.settings.check:
+            react(self.check_cluster)
+
+    async def check_cluster(self, reactor: Any) -> None:
+        """
+        Print what is found in the cluster.
+
+        :param reactor: for connections.
+        :raises SystemExit: with status 0 if bkscaler would work, else with 1.
+        """
+        client = _client(self, reactor)
+        would_work = await check(client, self.access, self.settings, sys.stdout.write)
+        await client.close()
+        raise SystemExit(0 if would_work else 1)
+
     def further_problems(self, settings_are_good: bool) -> list[str]:
         """Find the cluster; say what keeps us from it."""
         if not settings_are_good:
@@ -80,80 +107,12 @@ class Options(config.Options):
         if self.settings.relay == "splice" and not CAN_SPLICE:
             problems.append("--relay: 'splice' is not possible on this system; use copy or auto")
         try:
-            self.access = find_access(kubeconfig=self.settings.kubeconfig, environ=self.environ)
+            self.access = find_access(
+                kubeconfig=self.settings.kubeconfig, context=self.settings.context, environ=self.environ
+            )
         except ConfigurationError as error:
             problems += error.problems
         return problems
-
-
-class Listener(StreamServerEndpointService):
-    """
-    A listening port. One that cannot be had ends the process with one line and status 1.
-
-    :param reactor: listens.
-    :param flag: the setting, for the message.
-    :param description: Twisted endpoint description, checked.
-    :param factory: makes the protocols.
-    """
-
-    log = Logger()
-    _raiseSynchronously = True  # as twisted.application.strports does
-
-    def __init__(self, reactor: Any, flag: str, description: str, factory: IProtocolFactory) -> None:
-        super().__init__(serverFromString(reactor, description), factory)  # type: ignore[no-untyped-call]
-        self.name = flag
-        self._description = description
-
-    def privilegedStartService(self) -> None:
-        """Listen."""
-        try:
-            super().privilegedStartService()  # type: ignore[no-untyped-call]
-        except (CannotListenError, OSError) as error:
-            why = getattr(error, "socketError", error)
-            words = getattr(why, "strerror", None) or str(why)
-            sys.stderr.write(f"bkscaler: --{self.name}: cannot listen on {self._description!r}: {words}\n")
-            raise SystemExit(1) from error
-        assert self._waitingForPort is not None
-        self._waitingForPort.addCallback(self._say)
-
-    def _say(self, port: Any) -> Any:
-        self.log.info("--{flag}: listening on {host}", flag=self.name, host=port.getHost())
-        return port
-
-
-class Parts(MultiService):
-    """
-    The parent of all parts. Put under twistd's application it says how the log is written.
-
-    :param observer: writes the log; None leaves that to twistd.
-    """
-
-    def __init__(self, observer: Any) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # nor here
-        self._observer = observer
-
-    def setServiceParent(self, parent: Any) -> None:
-        """Become a part of something; of an application before it begins to log."""
-        logs.install(parent, self._observer)
-        super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # nor here
-
-
-class Watching(Service):
-    """Keeps the cluster in view while it runs, and closes the connections to the API at the end."""
-
-    def __init__(self, view: ClusterView, client: ApiClient) -> None:
-        self._view = view
-        self._client = client
-
-    def startService(self) -> None:
-        """Begin to watch."""
-        super().startService()  # type: ignore[no-untyped-call]  # Service has no annotations
-        self._view.start()
-
-    def stopService(self) -> Deferred[None]:
-        """End; fires when nothing is open."""
-        super().stopService()  # type: ignore[no-untyped-call]  # nor here
-        return self._view.stop().addCallback(lambda _: self._client.close())
 
 
 def makeService(options: Options, reactor: Any = None) -> MultiService:  # named by Twisted
@@ -167,26 +126,18 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
     settings, random = options.settings, SystemRandom().random
     recorder = Recorder(reactor, Metrics(reactor, settings.max_connections), History(reactor))
-    client = ApiClient.over_network(access=options.access, reactor=reactor, on_response=recorder.answered)
-    view = ClusterView(
-        client=client,
-        namespace=settings.sts_namespace,
-        name=settings.sts_name,
-        clock=reactor,
-        random=random,
-        require_ready=settings.readiness == "pod",
-        on_restart=recorder.restarted,
-    )
+    kube = _kubernetes(options, reactor, recorder)
     scaler = Scaler(
         clock=reactor,
-        cluster=view,
+        cluster=kube.view,
         limits=Limits(idle_timeout_s=settings.idle_timeout_s),
         random=random,
         give_up_after_s=settings.give_up_after_s,
+        report=kube.events.happened,
         on_change=recorder.changed,
-        on_scaled=recorder.scaled,
+        on_result=recorder.scaled,
     )
-    view.on_change = scaler.observed
+    kube.view.on_change = scaler.observed
     factory = _proxy(settings, reactor, scaler, recorder)
     listener = Listener(reactor, "listen-addr", settings.listen_addr, factory)
 
@@ -201,10 +152,12 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         stop_accepting=stop_accepting,
         limit_s=settings.drain_timeout_s,
     )
-    parts = [Watching(view, client), scaler, listener, drain]
+    parts = [kube, scaler, listener, drain]
     reactor.callWhenRunning(_settle_memory)
     if settings.admin_addr is not None:
-        sources = _sources(scaler, factory, view, lambda: _missing(drain, listener, view))
+        sources = _sources(
+            scaler, factory, kube, lambda: _missing(drain, listener, kube.view) + kube.permissions.lines()
+        )
         status = Status(clock=reactor, sources=sources, recorder=recorder, settings=settings)
         recorder.metrics.read_from(sources)
         site = AdminSite(missing=sources.missing, status=status.take, recorder=recorder)
@@ -220,6 +173,54 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+
+
+def _kubernetes(options: Options, reactor: Any, recorder: Recorder) -> Kubernetes:
+    """Build what talks to the API server."""
+    random = SystemRandom().random
+    client = _client(options, reactor, recorder.answered)
+    view = ClusterView(
+        client=client,
+        namespace=options.settings.sts_namespace,
+        name=options.settings.sts_name,
+        clock=reactor,
+        random=random,
+        require_ready=options.settings.readiness == "pod",
+        on_restart=recorder.restarted,
+    )
+    permissions = Permissions(
+        client=client,
+        clock=reactor,
+        random=random,
+        namespace=options.settings.sts_namespace,
+        rights=needed_rights(options.settings.sts_name),
+    )
+    events = Events(
+        client=client,
+        clock=reactor,
+        now=_now,
+        namespace=options.settings.sts_namespace,
+        regarding=lambda: view.stateful_set,
+        instance=socket.gethostname(),
+    )
+    client.on_forbidden = permissions.doubt
+    return Kubernetes(client=client, view=view, permissions=permissions, events=events)
+
+
+def _client(options: Options, reactor: Any, on_response: OnResponse | None = None) -> ApiClient:
+    """Build what asks the API server."""
+
+    def credentials(plugin: ExecPlugin) -> PluginCredentials:
+        run, random = runner(reactor, options.environ), SystemRandom().random
+        return PluginCredentials(plugin, run=run, clock=reactor, now=_now, random=random)
+
+    return ApiClient.over_network(
+        access=options.access, reactor=reactor, make_credentials=credentials, on_response=on_response
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _together(parts: list[Any], options: Options) -> MultiService:
@@ -249,16 +250,16 @@ def _together(parts: list[Any], options: Options) -> MultiService:
 
 
 def _sources(
-    scaler: Scaler, factory: ProxyFactory, view: ClusterView, missing: Callable[[], list[str]]
+    scaler: Scaler, factory: ProxyFactory, kube: Kubernetes, missing: Callable[[], list[str]]
 ) -> Sources:
     """Say where the status page and the metrics find what holds now."""
     return Sources(
         snapshot=scaler.snapshot,
         connections=factory.connections,
-        in_touch=lambda: view.in_touch,
-        trouble=lambda: str(view.trouble or ""),
+        in_touch=lambda: kube.view.in_touch,
+        trouble=lambda: str(kube.view.trouble or ""),
         missing=missing,
-        now_unix_s=lambda: datetime.now(UTC).timestamp(),
+        now_unix_s=lambda: _now().timestamp(),
     )
 
 
@@ -288,7 +289,7 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler, recorder: Recorder)
         probe_grace_s=settings.probe_grace_s,
         hold_after_s=settings.hold_after_s,
         ready_wait_timeout_s=settings.ready_wait_timeout_s,
-        reports=recorder,
+        reports=ConnectionReports(recorder, scaler.gave_up),
     )
     prefix = f"{socket.gethostname()}-{random.getrandbits(32):08x}"
     return ProxyFactory(shared=shared, max_connections=settings.max_connections, prefix=prefix)

@@ -88,17 +88,29 @@ def dns_subdomain(text: str) -> str:
     return text
 
 
+def optional_text(text: str) -> str | None:
+    """Take any text; nothing is None."""
+    return text or None
+
+
+def switch(text: str) -> bool:
+    """Read ``yes`` or ``no``."""
+    return one_of("yes", "no")(text) == "yes"
+
+
 def kubeconfig_path(text: str) -> str | None:
-    """Read a path to a readable file; nothing is None."""
-    if not text:
-        return None
-    path = os.path.expanduser(text)
+    """
+    Read a path to a readable file, or several joined by colons, of which one must be there; nothing is None.
+    """
+    paths = [os.path.expanduser(path) for path in text.split(os.pathsep) if path]
+    there = [path for path in paths if os.path.exists(path)]
     try:
-        with open(path, "rb") as file:
-            file.read(1)
+        for path in there or paths:
+            with open(path, "rb") as file:
+                file.read(1)
     except OSError as error:
         raise ValueError(f"cannot read {text!r}: {error.strerror}") from error
-    return path
+    return os.pathsep.join(paths) or None
 
 
 def listen_address_or_off(text: str) -> str | None:

@@ -1,5 +1,5 @@
 """
-Who we are to the API server: bearer tokens, and the access a pod is given by its cluster.
+Who we are to the API server: tokens, certificates, and the access a pod is given by its cluster.
 
 A credential never appears in a ``repr``, a log line or an error. Its methods are coroutines although a
 token needs no waiting, because other kinds (exec plugins) run a program. Imported by ``kube.kubeconfig``
@@ -8,15 +8,22 @@ and ``kube.client``; imports row 1 and :mod:`bkscaler.kube.tls`.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
 from bkscaler.errors import ConfigurationError
-from bkscaler.kube.tls import certificates_in
+from bkscaler.kube.tls import (
+    CertificateSource,
+    ClientCertificate,
+    certificates_in,
+    client_certificate,
+    no_certificate,
+)
 
 SERVICE_ACCOUNT_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where the kubelet mounts ``token`` and ``ca.crt``."""
@@ -31,7 +38,9 @@ class Credentials(Protocol):
         """
         Give the value of the ``Authorization`` header for the next request.
 
-        :returns: the value, or None to ask without one. Never raises.
+        :returns: the value, or None to ask without one.
+        :raises ApiUnreachable: (not ``sent``) when there is nothing to ask with now; only of kinds that run
+            a program. Cancelling ends this wait alone.
         """
 
     async def reread(self) -> None:
@@ -68,6 +77,28 @@ class StaticToken:
 
     async def reread(self) -> None:
         """Do nothing: there is nowhere to read another one from."""
+
+
+class UserAndPassword:
+    """
+    HTTP basic authentication, which proxies in front of an API server still ask for.
+
+    :param username: without a colon.
+    :param password: any text.
+    """
+
+    def __init__(self, username: str, password: str) -> None:
+        self._header = b"Basic " + base64.b64encode(f"{username}:{password}".encode())
+
+    def __repr__(self) -> str:
+        return "<UserAndPassword>"
+
+    async def header(self) -> bytes | None:
+        """Give both, encoded."""
+        return self._header
+
+    async def reread(self) -> None:
+        """Do nothing: there is nowhere to read others from."""
 
 
 class TokenFile:
@@ -136,6 +167,75 @@ class TokenFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExecPlugin:
+    """
+    How to run a program that gives credentials (``exec`` in a kubeconfig).
+
+    :param command: a path, or a name that is looked up in ``PATH``.
+    :param args: its arguments; they may hold secrets.
+    :param env: variables added to our own; they may hold secrets.
+    :param api_version: of the exchange, ``client.authentication.k8s.io/v1`` or ``v1beta1``.
+    :param cluster: what it is told of the cluster; None tells it nothing.
+    :param install_hint: what a person can do when there is no such program.
+    :param where: file and field, for problems.
+    """
+
+    command: str
+    args: tuple[str, ...] = field(default=(), repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    api_version: str
+    cluster: Mapping[str, Any] | None = field(default=None, repr=False)
+    install_hint: str = ""
+    where: str = ""
+
+
+class CertificateFiles:
+    """
+    A client certificate and its key in files, which somebody may replace before they expire.
+
+    They are read for each new connection. When that fails, the last good pair stays in use, and that is
+    logged once.
+
+    :param certificate: path of the certificate, intermediate ones after it.
+    :param key: path of the private key.
+    :raises ConfigurationError: when there is no usable pair now.
+    """
+
+    _log = Logger()
+
+    def __init__(self, certificate: str, key: str) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._complained = False
+        try:
+            self._pair = self._read()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{certificate}, {key}: {_why(error)}") from error
+
+    def __repr__(self) -> str:
+        return f"<CertificateFiles {self._certificate}>"
+
+    def __call__(self) -> ClientCertificate:
+        """Give the pair for the next connection."""
+        try:
+            self._pair = self._read()
+            self._complained = False
+        except (OSError, ValueError) as error:
+            if not self._complained:
+                self._log.warn(
+                    "client certificate {path}: {why}; the last one stays in use",
+                    path=self._certificate,
+                    why=_why(error),
+                )
+            self._complained = True
+        return self._pair
+
+    def _read(self) -> ClientCertificate:
+        with open(self._certificate, "rb") as certificate, open(self._key, "rb") as key:
+            return client_certificate(certificate.read(), key.read())
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterAccess:
     """
     Where the API server is, how it proves itself, and how we prove ourselves.
@@ -145,6 +245,10 @@ class ClusterAccess:
     :param ca_pem: certificates of the trusted authorities, already checked; None trusts the system's.
     :param credentials: who we are.
     :param tls_server_name: name the certificate must hold, when it is not the URL's host.
+    :param verify: False believes whoever answers at the URL.
+    :param certificate: gives the client certificate for each new connection.
+    :param plugin: a program that gives the credentials, in the place of the two above; run by
+        :meth:`bkscaler.kube.client.ApiClient.over_network`.
     :param source: where this was found, for the log.
     """
 
@@ -152,6 +256,9 @@ class ClusterAccess:
     ca_pem: bytes | None = field(repr=False)
     credentials: Credentials
     tls_server_name: str | None = None
+    verify: bool = True
+    certificate: CertificateSource = field(default=no_certificate, repr=False)
+    plugin: ExecPlugin | None = None
     source: str = ""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -23,9 +24,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from bkscaler import __version__
-from bkscaler.errors import ApiError, ApiUnreachable, Unauthorized
-from bkscaler.kube.auth import ClusterAccess
+from bkscaler.errors import ApiError, ApiUnreachable, ConfigurationError, Forbidden, Unauthorized
+from bkscaler.kube.auth import ClusterAccess, ExecPlugin
 from bkscaler.kube.body import WholeBody, follow, json_object, read_body
+from bkscaler.kube.execplugin import PluginCredentials
 from bkscaler.kube.failures import error_answer, translated, unreachable
 from bkscaler.kube.tls import ServerIdentity
 
@@ -33,6 +35,9 @@ T = TypeVar("T")
 OnResponse = Callable[[str, int], None]
 """Told the verb (``GET`` ..., ``WATCH`` for streams) and the HTTP status of each answer; 0 stands for none:
 out of reach, too late, or broken off before its end."""
+
+MakeCredentials = Callable[[ExecPlugin], PluginCredentials]
+"""Makes credentials out of the description of a program that gives them."""
 
 MERGE_PATCH = "application/merge-patch+json"
 REQUEST_TIMEOUT_S = 15.0
@@ -66,6 +71,8 @@ class ApiClient:
     :param clock: for time limits.
     :param pool: the agent's connections, closed by :meth:`close`; None when there are none to close.
     :param on_response: told of each answer, for metrics; what it raises is logged.
+    :param on_close: called by :meth:`close`.
+    :ivar on_forbidden: called after each 403, which names a right that is missing; to be set later.
     """
 
     _log = Logger()
@@ -78,8 +85,11 @@ class ApiClient:
         clock: IReactorTime,
         pool: HTTPConnectionPool | None = None,
         on_response: OnResponse | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self._access = access
+        self._on_close = on_close
+        self.on_forbidden: Callable[[], None] | None = None
         self._http = HTTPClient(agent, data_to_body_producer=WholeBody)
         self._clock = clock
         self._pool = pool
@@ -87,20 +97,46 @@ class ApiClient:
 
     @classmethod
     def over_network(
-        cls, *, access: ClusterAccess, reactor: Any, on_response: OnResponse | None = None
+        cls,
+        *,
+        access: ClusterAccess,
+        reactor: Any,
+        make_credentials: MakeCredentials | None = None,
+        on_response: OnResponse | None = None,
     ) -> ApiClient:
         """
         Make a client on a real reactor, with TLS verified and connections kept for reuse.
 
         :param access: where the server is, whom to trust, and who we are.
         :param reactor: for connections and time.
+        :param make_credentials: makes the credentials that come from a program; None refuses such an access.
         :param on_response: see the class.
+        :raises ConfigurationError: when the access needs a program and none may be run.
         """
+        on_close = None
+        if access.plugin is not None:
+            if make_credentials is None:
+                raise ConfigurationError(f"{access.plugin.where}: no program is run for credentials here")
+            plugin = make_credentials(access.plugin)
+            access = replace(access, credentials=plugin, certificate=plugin.certificate)
+            on_close = plugin.stop
+        if not access.verify:
+            cls._log.warn(
+                "insecure-skip-tls-verify: anybody can pose as {server}, and be sent our credentials",
+                server=access.server,
+            )
         pool = _QuietPool(reactor, persistent=True)  # type: ignore[no-untyped-call]  # as its base
         pool.cachedConnectionTimeout = IDLE_CONNECTION_S
-        identity = ServerIdentity(ca_pem=access.ca_pem, server_name=access.tls_server_name)
+        identity = ServerIdentity(
+            ca_pem=access.ca_pem,
+            server_name=access.tls_server_name,
+            verify=access.verify,
+            certificate=access.certificate,
+        )
         agent = Agent(reactor, contextFactory=identity, connectTimeout=CONNECT_TIMEOUT_S, pool=pool)
-        return cls(access=access, agent=agent, clock=reactor, pool=pool, on_response=on_response)
+        return cls(
+            access=access, agent=agent, clock=reactor, pool=pool, on_response=on_response, on_close=on_close
+        )
 
     def __repr__(self) -> str:
         return f"<ApiClient {self._access.server}>"
@@ -111,6 +147,8 @@ class ApiClient:
 
         :returns: fires with None when they are closed; never fails; cannot be cancelled.
         """
+        if self._on_close is not None:
+            self._on_close()
         if self._pool is None:
             return succeed(None)
         closed: Deferred[None] = self._pool.closeCachedConnections()
@@ -134,7 +172,8 @@ class ApiClient:
         :param params: query parameters, not yet quoted.
         :param body: sent as JSON; None sends none.
         :param content_type: of the body.
-        :param timeout_s: for the whole exchange, both tries, > 0.
+        :param timeout_s: for the exchange, > 0; the wait for credentials has a limit of its own, and so has
+            the second try.
         :returns: the JSON object answered.
         :raises ApiStatus: the subclass for the answer's code.
         :raises ApiUnreachable: without a usable answer; ``sent`` tells whether it may have taken effect.
@@ -143,16 +182,12 @@ class ApiClient:
             have taken effect.
         """
 
-        async def exchange() -> dict[str, Any]:
-            response = await self._send(verb, path, params, body, content_type)
+        async def exchange(authorization: bytes | None) -> dict[str, Any]:
+            response = await self._send(verb, path, params, authorization, body, content_type)
             content = await self._checked(verb, response)
             return json_object(content)
 
-        try:
-            return await translated(self._in_time(self._retrying_401(exchange), timeout_s))
-        except ApiUnreachable:
-            self._tell(verb, 0)
-            raise
+        return await self._translated(verb, self._retrying_401(exchange, timeout_s))
 
     async def stream(
         self,
@@ -180,8 +215,8 @@ class ApiClient:
         :raises CancelledError: when the caller cancels, which closes the connection at once.
         """
 
-        async def opened() -> Any:
-            response = await self._send("GET", path, params, None, "")
+        async def opened(authorization: bytes | None) -> Any:
+            response = await self._send("GET", path, params, authorization)
             if response.code != 200:
                 await self._checked("WATCH", response)
             else:
@@ -189,34 +224,52 @@ class ApiClient:
             return response
 
         async def both() -> None:
-            response = await self._in_time(self._retrying_401(opened), timeout_s)
+            response = await self._retrying_401(opened, timeout_s)
             await follow(response, on_open, on_bytes, clock=self._clock, silence_s=silence_s)
 
+        await self._translated("WATCH", both())
+
+    async def _translated(self, verb: str, work: Awaitable[T]) -> T:
+        """
+        Let only our errors out, report that there was no answer, and use no connection again that may have
+        died with the one that failed: on a dead one the next request would hang for its whole time limit.
+        """
         try:
-            await translated(both())
+            return await translated(work)
         except ApiUnreachable:
-            self._tell("WATCH", 0)
+            self._tell(verb, 0)
+            self._drop_idle()
+            raise
+        except Forbidden:
+            if self.on_forbidden is not None:
+                self.on_forbidden()
             raise
 
-    async def _retrying_401(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask, and after a 401 ask again with credentials read anew."""
-        try:
-            return await ask()
-        except Unauthorized:
-            await self._access.credentials.reread()
-            return await ask()
+    def _drop_idle(self) -> None:
+        if self._pool is not None:
+            self._pool.closeCachedConnections().addErrback(lambda _: None)
 
-    async def _send(
+    async def _retrying_401(self, ask: Callable[[bytes | None], Awaitable[T]], timeout_s: float) -> T:
+        """Ask, and after a 401 ask again on a new connection with credentials read anew."""
+        credentials = self._access.credentials
+        try:
+            return await self._in_time(ask(await credentials.header()), timeout_s)
+        except Unauthorized:
+            await credentials.reread()
+            self._drop_idle()
+            return await self._in_time(ask(await credentials.header()), timeout_s)
+
+    async def _send(  # noqa: PLR0917  # six parts of one request
         self,
         verb: str,
         path: str,
         params: Mapping[str, str] | None,
-        body: Mapping[str, Any] | None,
-        content_type: str,
+        authorization: bytes | None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "",
     ) -> Any:
         """Send a request and wait for the head of the answer."""
         headers = Headers({"Accept": ["application/json"], "User-Agent": [f"bkscaler/{__version__}"]})
-        authorization = await self._access.credentials.header()
         if authorization is not None:
             headers.addRawHeader(b"Authorization", authorization)
         if body is not None:
@@ -240,17 +293,17 @@ class ApiClient:
             raise error_answer(response, content)
         return content
 
-    async def _in_time(self, work: Any, timeout_s: float) -> Any:
+    async def _in_time(self, work: Awaitable[T], timeout_s: float) -> T:
         """Run a coroutine under a time limit; cancelling passes on to it."""
 
-        def too_late(result: object, _: float) -> object:
+        def too_late(result: Any, _: float) -> Any:
             error = result.value if isinstance(result, Failure) else None
             if error is None or isinstance(error, ApiError):
                 return result
             sent = unreachable(error).sent
             raise ApiUnreachable(f"no answer within {timeout_s:g} s", sent=sent) from error
 
-        deferred = Deferred.fromCoroutine(work)
+        deferred: Deferred[Any] = Deferred.fromCoroutine(work)  # type: ignore[arg-type]  # a coroutine it is
         return await deferred.addTimeout(timeout_s, self._clock, onTimeoutCancel=too_late)
 
     def _tell(self, verb: str, code: int) -> None:

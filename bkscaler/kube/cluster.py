@@ -22,14 +22,22 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from bkscaler.errors import ApiError
+from bkscaler.errors import ApiError, ApiUnreachable
 from bkscaler.kube import fields, pods, statefulset
-from bkscaler.kube.client import ApiClient
+from bkscaler.kube.client import REQUEST_TIMEOUT_S, ApiClient
+from bkscaler.kube.statefulset import StatefulSetView
 from bkscaler.kube.store import ClusterStore, Mark
 from bkscaler.kube.watch import OnRestart, Reflector
 from bkscaler.model import Observation
 
 OnChange = Callable[[Observation], None]
+
+READ_PATIENCE_S = 4.0
+"""
+How long a refresh waits for an answer, so that a connection that has died unnoticed costs no more. An API
+server that is only slow is given twice as long after each refresh that took too long, up to
+:data:`~bkscaler.kube.client.REQUEST_TIMEOUT_S`, until one is answered.
+"""
 
 
 class ClusterView:
@@ -79,6 +87,7 @@ class ClusterView:
         self._soon: IDelayedCall | None = None
         self._asking: Deferred[None] | None = None
         self._asked_for: tuple[str, int] | None = None
+        self._patience_s = READ_PATIENCE_S
 
     def __repr__(self) -> str:
         return f"<ClusterView {self._namespace}/{self._name}: {self._observation}>"
@@ -87,6 +96,11 @@ class ClusterView:
     def observation(self) -> Observation | None:
         """What is known; None until the first lists (of the pods too, when the set exists) have come."""
         return self._observation
+
+    @property
+    def stateful_set(self) -> StatefulSetView | None:
+        """The newest version seen of the StatefulSet; None when there is none or nothing is known."""
+        return self._store.stateful_set
 
     @property
     def in_touch(self) -> bool:
@@ -146,20 +160,28 @@ class ClusterView:
         :raises CancelledError: when the caller cancels, which closes the connection.
         """
         mark = self._store.mark()
-        answer = await self._client.request(
-            "GET", statefulset.collection_path(self._namespace), params=self._set_selector()
-        )
+        answer = await self._list(statefulset.collection_path(self._namespace), self._set_selector())
         caught_up = self._store.set_read(*_listed(answer), mark)
         self._read()
         known = self._store.stateful_set
         if self._stopped or known is None or not known.selector:
             return
         mark = self._store.mark()
-        answer = await self._client.request(
-            "GET", pods.collection_path(self._namespace), params={"labelSelector": known.selector}
-        )
+        answer = await self._list(pods.collection_path(self._namespace), {"labelSelector": known.selector})
         self._store.pods_read(*_listed(answer), mark, caught_up)
         self._read()
+
+    async def _list(self, path: str, params: dict[str, str]) -> dict[str, Any]:
+        """Ask for a list, with limited patience."""
+        patience_s, began_s = self._patience_s, self._clock.seconds()
+        try:
+            answer = await self._client.request("GET", path, params=params, timeout_s=patience_s)
+        except ApiUnreachable:
+            if self._clock.seconds() - began_s >= patience_s:
+                self._patience_s = min(2 * patience_s, REQUEST_TIMEOUT_S)
+            raise
+        self._patience_s = READ_PATIENCE_S
+        return answer
 
     def _watches(self) -> list[_Watch]:
         """List the watches that we need now."""

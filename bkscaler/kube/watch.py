@@ -111,6 +111,7 @@ class Reflector:
         self._calling = 0
         self._live = False
         self._lost_at_s: float | None = None
+        self._lost_by = ""
         self._failures = 0
         self._version = ""
         self._heard = False
@@ -244,14 +245,26 @@ class Reflector:
         if isinstance(error, Gone) and self._failures == 1:
             return
         self._live = False
+        self._mention(error)
+        self._call(self._listener.on_state, False, error)
+        delay_s = max(self._retry.delay_s(self._failures, self._random), _asked_to_wait_s(error))
+        await deferLater(self._clock, delay_s)
+
+    def _mention(self, error: ApiError) -> None:
+        """Log what is wrong: when it begins, and when it becomes something else; not each failure."""
         if self._lost_at_s is None:
             self._lost_at_s = self._clock.seconds()
             self._log.warn(
                 "lost touch with {what}: {error}", event="watch_lost", what=self._what, error=str(error)
             )
-        self._call(self._listener.on_state, False, error)
-        delay_s = max(self._retry.delay_s(self._failures, self._random), _asked_to_wait_s(error))
-        await deferLater(self._clock, delay_s)
+        elif self._lost_by != error.kind:
+            self._log.warn(
+                "still not in touch with {what}: {error}",
+                event="watch_lost",
+                what=self._what,
+                error=str(error),
+            )
+        self._lost_by = error.kind
 
     def _call(self, method: Callable[..., None], *args: Any) -> None:
         """Call the listener; its failures are logged, and its wish to stop is followed at once."""

@@ -7,7 +7,7 @@ checks as on a real server: 401, 403, 404 of the path, 405, 406, 413, 415, then 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -46,6 +46,7 @@ class ApiRoot(Resource):
     :param tokens: user by bearer token; None takes every request for the admin's.
     :param authorizer: decides about requests; None allows every user with a token everything.
     :param faults: asked before each request; may be replaced at any time.
+    :ivar on_access: told what each request wants to do and whether it may; may be replaced at any time.
     """
 
     isLeaf = True
@@ -66,6 +67,7 @@ class ApiRoot(Resource):
         self.faults = faults
         self.tokens = tokens
         self.authorizer = authorizer or AllowAuthenticated()
+        self.on_access: Callable[[Access, bool], None] = lambda access, allowed: None
         self.watches = Watches()
         self._handlers = Handlers(
             state,
@@ -100,7 +102,9 @@ class ApiRoot(Resource):
             if call is None
             else call.access(user)
         )
-        if not self.authorizer.allows(access):
+        allowed = self.authorizer.allows(access)
+        self.on_access(access, allowed)
+        if not allowed:
             raise forbidden(access)
         if call is None:
             self._serve_path(request, path)

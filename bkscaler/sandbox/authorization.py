@@ -1,8 +1,8 @@
 """
 Who may do what: users by their tokens, and a pluggable authorizer.
 
-The sandbox's own token may do everything. Further tokens with restricted rights need only another
-:class:`Authorizer`; its answers become the recorded 403s and the answers to ``kubectl auth can-i``.
+The sandbox's own token may do everything. Further tokens have the rights that an :class:`Authorizer` gives
+them, for example :class:`Roles`; its answers become the recorded 403s and those to ``kubectl auth can-i``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bkscaler.sandbox.failures import ApiFailure, details_of
+from bkscaler.sandbox.objects import Object
 
 ADMIN = "sandbox-admin"
 """User of the token in the sandbox's kubeconfig."""
@@ -61,6 +62,80 @@ class AllowAuthenticated:
     def allows(self, access: Access) -> bool:
         """Allow all users but the anonymous one."""
         return access.user != ANONYMOUS or access.path.startswith(_PUBLIC_PATHS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """
+    One rule of a Role.
+
+    :param verbs: what may be done.
+    :param groups: API groups, ``""`` for the core group.
+    :param resources: plural names, with ``/scale`` for a subresource.
+    :param names: the only objects it is about; none means all. As on a real server a ``create`` has no name.
+    """
+
+    verbs: tuple[str, ...]
+    groups: tuple[str, ...]
+    resources: tuple[str, ...]
+    names: tuple[str, ...] = ()
+
+    def allows(self, access: Access) -> bool:
+        """Say whether an access is covered; ``*`` stands for everything."""
+        target = f"{access.resource}/{access.subresource}" if access.subresource else access.resource
+        return (
+            _covers(self.verbs, access.verb)
+            and _covers(self.groups, access.group)
+            and _covers(self.resources, target)
+            and (not self.names or access.name in self.names)
+        )
+
+
+def rules_of(role: Object) -> tuple[Rule, ...]:
+    """
+    Read the rules of a Role manifest.
+
+    :param role: an object of ``rbac.authorization.k8s.io``.
+    """
+    return tuple(
+        Rule(
+            verbs=tuple(rule.get("verbs") or ()),
+            groups=tuple(rule.get("apiGroups") or ()),
+            resources=tuple(rule.get("resources") or ()),
+            names=tuple(rule.get("resourceNames") or ()),
+        )
+        for rule in role.get("rules") or ()
+    )
+
+
+class Roles:
+    """
+    Users with restricted rights, each in one namespace; everybody else is judged by another authorizer.
+
+    Everybody with a token may ask about themselves and read the public paths, as on a real server.
+
+    :ivar granted: rules by user and namespace; may be changed at any time.
+    """
+
+    def __init__(self, others: Authorizer | None = None) -> None:
+        self.granted: dict[str, dict[str, tuple[Rule, ...]]] = {}
+        self._others = others or AllowAuthenticated()
+
+    def allows(self, access: Access) -> bool:
+        """Decide."""
+        if access.user not in self.granted:
+            return self._others.allows(access)
+        if _about_oneself(access) or (not access.resource and access.path.startswith(_PUBLIC_PATHS)):
+            return True
+        return any(rule.allows(access) for rule in self.granted[access.user].get(access.namespace, ()))
+
+
+def _covers(listed: tuple[str, ...], wanted: str) -> bool:
+    return "*" in listed or wanted in listed
+
+
+def _about_oneself(access: Access) -> bool:
+    return access.resource in ("selfsubjectaccessreviews", "selfsubjectreviews") and access.verb == "create"
 
 
 def forbidden(access: Access) -> ApiFailure:

@@ -16,13 +16,13 @@ from twisted.web.server import Request
 from bkscaler.sandbox.authorization import Access
 from bkscaler.sandbox.calls import Call
 from bkscaler.sandbox.failures import bad_request
-from bkscaler.sandbox.kinds import ACCESS_REVIEWS
+from bkscaler.sandbox.kinds import ACCESS_REVIEWS, SELF_REVIEWS
 from bkscaler.sandbox.lists import ListOptions, check_list_version, list_objects
 from bkscaler.sandbox.objects import Now, Object, Random, dig
 from bkscaler.sandbox.patches import decode_json, read_patch
 from bkscaler.sandbox.protobuf import MEDIA_TYPE, read_protobuf
 from bkscaler.sandbox.replies import accepted_form, header, send_failure, send_json
-from bkscaler.sandbox.reviews import review
+from bkscaler.sandbox.reviews import introduce, review
 from bkscaler.sandbox.scale import ScaleVerbs
 from bkscaler.sandbox.selectors import Selector, field_selector, label_selector
 from bkscaler.sandbox.state import State
@@ -43,7 +43,7 @@ class Handlers:
     Serves calls that are read, allowed and served by their kind.
 
     :param watches: keeps hold of the open watches.
-    :param may: asks the authorizer, for access reviews.
+    :param may: says whether an access would be allowed, for access reviews.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Handlers:
         self._now = now
         self._random = random
         self._watches = watches
-        self.allows = may
+        self._may = may
         self._verbs = Verbs(state, now=now, random=random)
         self._scale = ScaleVerbs(self._verbs)
 
@@ -73,7 +73,9 @@ class Handlers:
         """
         form = accepted_form(header(request, "accept"))
         if call.kind is ACCESS_REVIEWS:
-            send_json(request, review(_sent(request, call, body), user, self), code=201)
+            send_json(request, review(_sent(request, call, body), user, self._may), code=201)
+        elif call.kind is SELF_REVIEWS:
+            send_json(request, introduce(user), code=201)
         elif call.subresource == "scale":
             self._handle_scale(request, call, body)
         elif call.verb == "list":

@@ -139,6 +139,15 @@ ACCESS_REVIEWS = Kind(
     verbs=("create",),
 )
 
+SELF_REVIEWS = Kind(
+    group="authentication.k8s.io",
+    plural="selfsubjectreviews",
+    singular="selfsubjectreview",
+    kind="SelfSubjectReview",
+    namespaced=False,
+    verbs=("create",),
+)
+
 KINDS = (
     CONFIGMAPS,
     CORE_EVENTS,
@@ -147,6 +156,7 @@ KINDS = (
     PODS,
     SERVICES,
     STATEFULSETS,
+    SELF_REVIEWS,
     ACCESS_REVIEWS,
     LEASES,
     EVENTS,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 
 from bkscaler.sandbox.objects import Object, letters_of
 
@@ -90,15 +91,15 @@ def default_set(value: Object) -> None:
     spec = value.setdefault("spec", {})
     spec.setdefault("replicas", 1)
     for key, default in _SET_DEFAULTS.items():
-        spec.setdefault(key, default)
+        spec.setdefault(key, deepcopy(default))
     pod = spec.setdefault("template", {}).setdefault("spec", {})
     for container in pod.get("containers") or []:
         for key, default in _CONTAINER_DEFAULTS.items():
-            container.setdefault(key, default)
+            container.setdefault(key, deepcopy(default))
         for port in container.get("ports") or []:
             port.setdefault("protocol", "TCP")
     for key, default in _POD_DEFAULTS.items():
-        pod.setdefault(key, default)
+        pod.setdefault(key, deepcopy(default))
     value.setdefault("status", {"replicas": 0, "availableReplicas": 0})
 
 

@@ -1,18 +1,21 @@
-"""SelfSubjectAccessReview: what ``kubectl auth can-i`` asks. Pure, but for the authorizer it asks."""
+"""What ``kubectl auth can-i`` and ``kubectl auth whoami`` ask. Pure, but for the authorizer it asks."""
 
 from __future__ import annotations
 
-from bkscaler.sandbox.authorization import Access, Authorizer
+from collections.abc import Callable
+
+from bkscaler.sandbox.authorization import Access
 from bkscaler.sandbox.failures import bad_request
 from bkscaler.sandbox.objects import Object
 
 
-def review(sent: Object, user: str, authorizer: Authorizer) -> Object:
+def review(sent: Object, user: str, may: Callable[[Access], bool]) -> Object:
     """
     Answer a review.
 
     :param sent: the client's SelfSubjectAccessReview.
     :param user: who sent it.
+    :param may: says whether an access would be allowed.
     :returns: the review with its status.
     :raises ApiFailure: 400 when it names neither a resource nor a path.
     """
@@ -31,10 +34,17 @@ def review(sent: Object, user: str, authorizer: Authorizer) -> Object:
         name=wanted.get("name", ""),
         path=wanted.get("path", ""),
     )
-    allowed = authorizer.allows(access)
+    allowed = may(access)
     status: Object = {"allowed": allowed}
     if allowed:
         status["reason"] = "allowed by the sandbox's authorizer"
     answer: Object = {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
     answer.update(metadata={}, spec=spec, status=status)
+    return answer
+
+
+def introduce(user: str) -> Object:
+    """Answer a SelfSubjectReview: tell a user what the server calls them."""
+    answer: Object = {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}
+    answer.update(metadata={}, status={"userInfo": {"username": user, "groups": ["system:authenticated"]}})
     return answer

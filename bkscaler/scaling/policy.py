@@ -19,6 +19,9 @@ from bkscaler.durations import format_duration
 from bkscaler.model import Observation
 from bkscaler.scaling.demand import Needs
 
+WHOLE_SECONDS_S = 10.0
+"""From here on a time is told in whole seconds, so that the same is told in the same words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -100,7 +103,8 @@ def decide(
     due_s = idle_since_s + limits.idle_timeout_s
     if now_s < due_s:
         return WaitUntil(at_s=due_s)
-    reason = f"idle for {format_duration(now_s - idle_since_s)}"
+    idle_s = now_s - idle_since_s
+    reason = f"idle for {format_duration(round(idle_s) if idle_s >= WHOLE_SECONDS_S else round(idle_s, 1))}"
     return ScaleTo(
         replicas=limits.minimum, resource_version=observation.resource_version, reason=reason, down=True
     )

@@ -11,6 +11,7 @@ room never imports the Kubernetes one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
@@ -32,7 +33,8 @@ DOWN_RETRY = Backoff(first_s=0.5, limit_s=60.0)
 """The same for requests that nobody waits for."""
 QUICK_S = 10.0
 """The same number asked for again within this time: somebody else undoes what we do, or the server does."""
-
+ASKED_LIMIT_S = 30.0
+"""While a client waits, no ``Retry-After`` keeps us from asking for longer than this."""
 
 READ, SCALE = "read", "scale"
 """What may be asked of the API, in the words of its reports."""
@@ -71,9 +73,10 @@ class ScaleRequests:
     :param on_checked: called when a :meth:`check` has succeeded: what is observed now is fresh.
     :param on_forbidden: called with the server's words when the right to scale up has been missing for
         :data:`bkscaler.scaling.refusals.GRACE_S`.
-    :param on_scaled: told each scale request with what it failed with, or None; for reports.
     :param on_answer: called after each request with what was asked, :data:`READ` or :data:`SCALE`, and what
         it failed with, or None.
+    :param on_scaled: called with each decision that has been carried out.
+    :param on_result: told each scale request with what it failed with, or None; for reports.
     """
 
     log = Logger()
@@ -88,7 +91,8 @@ class ScaleRequests:
         on_checked: Callable[[], None],
         on_forbidden: Callable[[str], None],
         on_answer: Callable[[str, Exception | None], None],
-        on_scaled: Callable[[ScaleTo, Exception | None], None] = lambda _decision, _error: None,
+        on_scaled: Callable[[ScaleTo], None],
+        on_result: Callable[[ScaleTo, Exception | None], None] = lambda _decision, _error: None,
     ) -> None:
         self._clock = clock
         self._cluster = cluster
@@ -98,6 +102,7 @@ class ScaleRequests:
         self._on_forbidden = on_forbidden
         self._on_answer = on_answer
         self._on_scaled = on_scaled
+        self._on_result = on_result
         self._timers = Timers(clock)
         self._pending: set[Deferred[None]] = set()
         self._stopped = False
@@ -109,6 +114,8 @@ class ScaleRequests:
         self._done: tuple[int, float] | None = None
         self._repeats = 0
         self._refusals = Refusals(clock)
+        self._mentioned = ""
+        self._read_again_s = -math.inf
 
     @property
     def sending(self) -> bool:
@@ -127,14 +134,15 @@ class ScaleRequests:
 
     def start(self, decision: ScaleTo) -> None:
         """Send a decision; a check under way is of no more interest. Only while :meth:`free_for` it."""
-        self.log.info(
-            "scaling to {replicas}: {reason}",
-            event="scaling",
-            direction="down" if decision.down else "up",
-            replicas=decision.replicas,
-            reason=decision.reason,
-        )
         self._begin(decision)
+        if not self._failures:
+            self.log.info(
+                "scaling to {replicas}: {reason}",
+                event="scaling",
+                direction="down" if decision.down else "up",
+                replicas=decision.replicas,
+                reason=decision.reason,
+            )
         self._sending = True
         self._spawn(self._send(decision))
 
@@ -145,8 +153,11 @@ class ScaleRequests:
         self._spawn(self._check(token))
 
     def refresh(self) -> None:
-        """Read the cluster anew, unless such a read is on its way; a failure is left to the next one."""
-        if not self._reading and not self._stopped:
+        """
+        Read the cluster anew, unless such a read is on its way or the server wants to be left alone; a
+        failure is left to the next one.
+        """
+        if not self._reading and not self._stopped and self._clock.seconds() >= self._read_again_s:
             self._reading = True
             self._spawn(self._read())
 
@@ -191,15 +202,17 @@ class ScaleRequests:
         except CancelledError:
             raise
         except Exception as error:
-            self._on_scaled(decision, error)
+            self._on_result(decision, error)
             self._on_answer(SCALE, None if isinstance(error, Conflict) else error)
             await self._recover(error)
             forbidden = "" if decision.down else self._refusals.believed(error)
         else:
-            self._on_scaled(decision, None)
+            self._mentioned = ""
+            self._on_result(decision, None)
             self._on_answer(SCALE, None)
             self._refusals.believed(None)
             self._succeeded(decision)
+            self._on_scaled(decision)
         if self._stopped:
             return
         self._sending = False
@@ -223,7 +236,7 @@ class ScaleRequests:
         if isinstance(error, Conflict):
             await self._look()
         elif isinstance(error, ApiError):
-            self.log.warn("scaling failed: {error}", event="scaling_failed", error=str(error))
+            self._mention(error)
         else:
             self.log.failure("unexpected failure of a scale request")
         looks = 0
@@ -232,14 +245,21 @@ class ScaleRequests:
             await deferLater(self._clock, UP_RETRY.delay_s(looks, self._random))
         self._failed(error)
 
+    def _mention(self, error: ApiError) -> None:
+        """Log a failure, if it is of another kind than the last one; the tries go on."""
+        if self._mentioned != error.kind:
+            self.log.warn("scaling failed, trying on: {error}", event="scaling_failed", error=str(error))
+        self._mentioned = error.kind
+
     def _failed(self, error: Exception | None) -> None:
         """Wait as long as the server asks, or as back-off says, but not for the first conflict in a row."""
         self._failures += 1
         self._conflicts = self._conflicts + 1 if isinstance(error, Conflict) else 0
         if self._conflicts == 1:
             return
-        asked_s = error.retry_after_s if isinstance(error, ApiStatus) else None
-        retry = DOWN_RETRY if self._last is not None and self._last.down else UP_RETRY
+        down = self._last is not None and self._last.down
+        asked_s = _asked_to_wait_s(error, math.inf if down else ASKED_LIMIT_S)
+        retry = DOWN_RETRY if down else UP_RETRY
         self._pause(asked_s or retry.delay_s(self._failures, self._random))
 
     def _pause(self, delay_s: float) -> None:
@@ -273,6 +293,7 @@ class ScaleRequests:
             raise
         except ApiError as error:
             self.log.debug("reading the cluster failed: {error}", error=str(error))
+            self._read_again_s = self._clock.seconds() + _asked_to_wait_s(error, ASKED_LIMIT_S)
             self._on_answer(READ, error)
             return False
         except Exception:
@@ -280,3 +301,8 @@ class ScaleRequests:
             return False
         self._on_answer(READ, None)
         return True
+
+
+def _asked_to_wait_s(error: Exception | None, limit_s: float) -> float:
+    """Say how long the server wants to be left alone, at most the limit; 0 when it does not say."""
+    return min(limit_s, (isinstance(error, ApiStatus) and error.retry_after_s) or 0.0)

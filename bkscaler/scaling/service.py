@@ -35,11 +35,14 @@ from bkscaler.scaling.machine import Event, Facts, Machine, State
 from bkscaler.scaling.policy import Decision, Limits, ScaleTo, WaitUntil, decide
 from bkscaler.scaling.refusals import Refusals
 from bkscaler.scaling.requests import READ, Cluster, ScaleRequests
+from bkscaler.scaling.telling import Report, Telling, tell_nobody
 from bkscaler.scaling.waiters import Waiters
 from bkscaler.timers import Timers
 
 POLL_S = 2.0
-"""While a builder wakes, how often a read backs the watch up: a watch can be silently dead for a minute."""
+"""While a client waits, how often a read backs the watch up: a watch can be silently dead for a minute."""
+SLOW_POLL_S = 30.0
+"""The same while nobody waits, but a client is joined to a builder that is not ready any more."""
 ROUNDING_S = 0.001
 """A timer that fires this much early, as sums of floats may make it, has fired in time."""
 SHUTTING_DOWN = "bkscaler is shutting down"
@@ -83,6 +86,7 @@ class Hold:
     def __init__(self, scaler: Scaler, name: str) -> None:
         self.name = name
         self._scaler = scaler
+        self._asked = False
 
     def when_ready(self) -> Deferred[Replica]:
         """
@@ -91,7 +95,8 @@ class Hold:
         :returns: fires with a replica that may be dialled now, synchronously when there is one; fails
             with `WakeImpossible`. Cancelling ends this wait alone: neither the hold nor the wake.
         """
-        return self._scaler.wait()
+        again, self._asked = self._asked, True
+        return self._scaler.wait(again=again)
 
     def release(self) -> None:
         """End the demand. May be called any number of times, from any callback."""
@@ -112,8 +117,9 @@ class Scaler(Service):
     :param limits: what may be decided.
     :param random: gives numbers in [0, 1), for jitter.
     :param give_up_after_s: how long a wait that looks hopeless may go on, > 0; infinite: to its deadline.
+    :param report: told what becomes of the builder.
     :param on_change: told after each event, for reports; must not raise, and not call back.
-    :param on_scaled: told what became of each scale request, for reports; must not raise.
+    :param on_result: told what became of each scale request, for reports; must not raise.
     :ivar demand: the holds.
     """
 
@@ -127,8 +133,9 @@ class Scaler(Service):
         limits: Limits,
         random: Callable[[], float],
         give_up_after_s: float = math.inf,
+        report: Report = tell_nobody,
         on_change: Callable[[Snapshot], None] | None = None,
-        on_scaled: Callable[[ScaleTo, Exception | None], None] = lambda _decision, _error: None,
+        on_result: Callable[[ScaleTo, Exception | None], None] = lambda _decision, _error: None,
     ) -> None:
         self.demand = Demand(self._demand_changed)
         self._clock = clock
@@ -142,6 +149,8 @@ class Scaler(Service):
         self._hopeless_since_s = math.inf
         self._troubles: dict[str, str] = {}
         self._read_refusals = Refusals(clock)
+        self._telling = Telling(report)
+        self._doubted_s = -math.inf
         self._sleep_sent = self._stopped = False
         self._reviewing = self._review_again = False
         self._requests = ScaleRequests(
@@ -150,9 +159,10 @@ class Scaler(Service):
             random=random,
             on_free=self._requests_free,
             on_checked=self._sleep_if_idle,
-            on_forbidden=self._waiters.fail,
+            on_forbidden=self._fail,
             on_answer=self._heard_from_api,
-            on_scaled=on_scaled,
+            on_scaled=self._scaled,
+            on_result=on_result,
         )
 
     def __repr__(self) -> str:
@@ -168,10 +178,17 @@ class Scaler(Service):
         self.demand.add(name)
         return Hold(self, name)
 
-    def wait(self) -> Deferred[Replica]:
-        """Wait for a replica; see :meth:`Hold.when_ready`."""
+    def wait(self, *, again: bool = False) -> Deferred[Replica]:
+        """
+        Wait for a replica; see :meth:`Hold.when_ready`.
+
+        :param again: the last answer was of no use, so what is known may be out of date.
+        """
         if self._stopped:
             return fail(WakeImpossible(SHUTTING_DOWN))
+        if again and self._clock.seconds() >= self._doubted_s + POLL_S:
+            self._doubted_s = self._clock.seconds()
+            self._requests.refresh()
         replica = self._choose()
         if replica is not None:
             return succeed(replica)
@@ -186,7 +203,12 @@ class Scaler(Service):
             self._hopeless_since_s = math.inf
         elif math.isinf(self._hopeless_since_s):
             self._hopeless_since_s = self._clock.seconds()
+        self._telling.observed(observation, self._clock.seconds())
         self._send(Event.OBSERVED)
+
+    def gave_up(self) -> None:
+        """Take note that a client's time was over before there was a replica for it."""
+        self._telling.failed(self.waiting_for or "not ready in time")
 
     @property
     def waiting_for(self) -> str:
@@ -246,6 +268,15 @@ class Scaler(Service):
             self._send(Event.ANSWERED)
         else:
             self._review()
+
+    def _scaled(self, decision: ScaleTo) -> None:
+        waking = self._machine.state is State.WAKING
+        self._telling.scaled(decision, self._machine.since_s if waking else self._clock.seconds())
+
+    def _fail(self, reason: str, *, since_s: float = math.inf) -> None:
+        """Tell those who wait that the builder does not come; see :meth:`Waiters.fail`."""
+        if self._waiters.fail(reason, since_s=since_s):
+            self._telling.failed(reason)
 
     def _sleep_if_idle(self) -> None:
         """The cluster was read a moment ago: if sleep is still right, nobody is given a replica any more."""
@@ -318,11 +349,13 @@ class Scaler(Service):
 
     def _next_poll_s(self, now_s: float) -> float:
         """Say when to back the watch up next: at multiples of the interval since the state was entered."""
-        blind = self._machine.state in (State.UNKNOWN, State.MISSING) and bool(self._waiters)
-        if not blind and self._machine.state is not State.WAKING:
+        waking = self._machine.state is State.WAKING
+        blind = waking or self._machine.state in (State.UNKNOWN, State.MISSING)
+        if not blind or not (self._waiters or waking):
             return math.inf
-        done = math.floor((now_s - self._machine.since_s + ROUNDING_S) / POLL_S)
-        return self._machine.since_s + POLL_S * (done + 1)
+        interval_s = POLL_S if self._waiters else SLOW_POLL_S
+        done = math.floor((now_s - self._machine.since_s + ROUNDING_S) / interval_s)
+        return self._machine.since_s + interval_s * (done + 1)
 
     def _poll(self) -> None:
         self._requests.refresh()
@@ -330,14 +363,14 @@ class Scaler(Service):
 
     def _tell_missing(self) -> None:
         seen = self._observation
-        self._waiters.fail((seen and seen.waiting_for) or "there is no such StatefulSet")
+        self._fail((seen and seen.waiting_for) or "there is no such StatefulSet")
         self._review()
 
     def _tell_hopeless(self) -> None:
         """Tell those who have waited long enough for something that time will rarely mend."""
         enough_s = self._clock.seconds() - self._give_up_after_s + ROUNDING_S
         if self._observation is not None and self._hopeless_since_s <= enough_s:
-            self._waiters.fail(self._observation.waiting_for, since_s=enough_s)
+            self._fail(self._observation.waiting_for, since_s=enough_s)
         self._review()
 
     def _heard_from_api(self, what: str, error: Exception | None) -> None:
@@ -347,7 +380,7 @@ class Scaler(Service):
             self._troubles[what] = str(error)
         refused = self._read_refusals.believed(error) if what == READ else ""
         if refused and self._machine.state is State.UNKNOWN:
-            self._waiters.fail(refused)
+            self._fail(refused)
 
     def _choose(self) -> Replica | None:
         """Choose among the replicas that are ready; None when nobody may be given one."""

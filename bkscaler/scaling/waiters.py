@@ -54,13 +54,17 @@ class Waiters:
             del self._since_s[waiter]
             waiter.callback(replica)
 
-    def fail(self, reason: str, *, since_s: float = math.inf) -> None:
+    def fail(self, reason: str, *, since_s: float = math.inf) -> int:
         """
         Tell waiters that the builder cannot come.
 
         :param reason: one line.
         :param since_s: only those who have waited since then or longer.
+        :returns: how many were told.
         """
+        told = 0
         for waiter, began_s in list(self._since_s.items()):
             if began_s <= since_s and self._since_s.pop(waiter, None) is not None:
+                told += 1
                 waiter.errback(WakeImpossible(reason))
+        return told

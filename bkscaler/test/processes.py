@@ -125,6 +125,7 @@ class World:
         self.port = self._port("listen-addr")
         self.admin_port = self._port("admin-addr")
         self.bkscaler.until("builder is (asleep|idle)")
+        self.bkscaler.until("all needed rights are granted")
 
     def _port(self, flag: str) -> int:
         found = self.bkscaler.until(rf"--{flag}: listening on .*port=(\d+)")

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.errors import ApiUnreachable
-from bkscaler.model import Observation, Replica
+from bkscaler.model import Happening, Observation, Replica
 from bkscaler.scaling.policy import Limits
 from bkscaler.scaling.service import Scaler
 
@@ -163,10 +163,13 @@ class ScalerTestCase(SynchronousTestCase):
         :param shown: whether the cluster has been observed.
         :param give_up_after_s: see the scaler.
         :param first: fields of the first observation.
+
+        What the scaler tells is in ``self.happenings``.
         """
         clock = Clock()
         cluster: Any = StandInCluster(**first)
         cluster.clock = clock
+        self.happenings: list[tuple[Happening, str]] = []
         cluster.snapshots, cluster.scaled = [], []
         limits = Limits(idle_timeout_s=IDLE_S)
         scaler = Scaler(
@@ -175,8 +178,9 @@ class ScalerTestCase(SynchronousTestCase):
             limits=limits,
             random=lambda: 0.0,
             give_up_after_s=give_up_after_s,
+            report=lambda what, words: self.happenings.append((what, words)),
             on_change=cluster.snapshots.append,
-            on_scaled=lambda decision, error: cluster.scaled.append((decision, error)),
+            on_result=lambda decision, error: cluster.scaled.append((decision, error)),
         )
         cluster.observer = scaler.observed
         if started:

@@ -82,6 +82,7 @@ class PrecedenceTests(SynchronousTestCase):
         samples = {
             **{"target-port": "1", "max-connections": "7", "kubeconfig": os.devnull, "admin-addr": "off"},
             **{"target-address": "dns", "log-format": "json", "readiness": "tcp", "relay": "copy"},
+            **{"check": "yes"},
         }
         for setting in SETTINGS:
             text = samples.get(setting.flag, "299s" if setting.read in readers.DURATIONS else "warn")
@@ -197,6 +198,24 @@ class ProblemTests(SynchronousTestCase):
             self.assertFalse(exit_.code)
             self.assertIn(expected, captured.getvalue())
 
+    def test_switch(self):
+        """A switch takes no value on the command line; its variable takes yes or no, and wins."""
+        self.assertEqual((parse().check, parse("--check").check), (False, True))
+        self.assertTrue(parse(environ={"CHECK_ONLY": "yes"}).check)
+        self.assertFalse(parse("--check", environ={"CHECK_ONLY": "no"}).check)
+        (line,) = self.problems("--check=yes")
+        self.assertIn("--check=yes", line)
+
+    def test_several_kubeconfigs(self):
+        """Of several kubeconfigs one must be there; one that is there must be readable."""
+        there = self.mktemp()
+        with open(there, "w") as file:
+            file.write("x")
+        several = f"/nonexistent:{there}:"
+        self.assertEqual(readers.kubeconfig_path(several), f"/nonexistent:{there}")
+        for text in ("/nonexistent:/nowhere", f"{there}:/"):
+            self.assertRaises(ValueError, readers.kubeconfig_path, text)
+
     def test_bad_values(self):
         """Each kind of value has inputs that it refuses."""
         bad = {
@@ -208,6 +227,7 @@ class ProblemTests(SynchronousTestCase):
             readers.dns_label: ["", "A", "a_b", "-a", "a" * 64, "a.b"],
             readers.dns_subdomain: ["", "a..b", "a" * 254],
             readers.kubeconfig_path: ["/", "/nonexistent"],
+            readers.switch: ["", "true", "1", "Yes"],
         }
         for read, texts in bad.items():
             for text in texts:
@@ -224,7 +244,7 @@ class ProblemTests(SynchronousTestCase):
         """--help names each flag with its variable and default."""
         text = " ".join(Options({}).getUsage(width=200).split())
         for setting in SETTINGS:
-            self.assertIn(f"--{setting.flag}=", text)
+            self.assertIn(f"--{setting.flag}{' ' if setting.is_switch else '='}", text)
             self.assertIn(f"[env {setting.env}] [default {setting.default or 'none'}]", text)
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bkscaler.kube.rights import needed_rights
+from bkscaler.model import Happening
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.scaling.machine import MOVES, Event, State
 
@@ -29,6 +31,25 @@ class OutcomeTests(DocumentationCase):
         """The page explains every outcome, in the order of the code, and no other."""
         rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", self.page("docs/connections.md"), re.MULTILINE)
         self.assertEqual([word for word, _, _ in rows], [outcome.value for outcome in Outcome])
+
+
+class ClusterAccessTests(DocumentationCase):
+    """docs/cluster-access.md."""
+
+    def test_events(self):
+        """The page explains every reason of an Event, in the order of the code, and no other."""
+        rows = re.findall(r"^\| `(\w+)` \| \w+ \|", self.page("docs/cluster-access.md"), re.MULTILINE)
+        self.assertEqual(rows, [what.value for what in Happening])
+
+    def test_rights(self):
+        """The page lists the rights that the code needs, and no others."""
+        rows = re.findall(
+            r"^\| `([a-z0-9./]+)`.*? \| ([a-z, ]+) \| (.+) \|$",
+            self.page("docs/cluster-access.md"),
+            re.MULTILINE,
+        )
+        told = [(target, v, then == "not ready") for target, verbs, then in rows for v in verbs.split(", ")]
+        self.assertEqual(told, [(r.target, r.verb, r.essential) for r in needed_rights("x")])
 
 
 class StateTests(DocumentationCase):

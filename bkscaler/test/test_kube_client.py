@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from bkscaler import __version__, errors
 from bkscaler.kube import client as client_module
-from bkscaler.kube.auth import ClusterAccess, NoCredentials
+from bkscaler.kube.auth import ClusterAccess, ExecPlugin, NoCredentials
 from bkscaler.kube.client import MERGE_PATCH, ApiClient, path_to
 from bkscaler.test.test_kube_support import Api, ChangingToken, status
 
@@ -243,6 +243,51 @@ class RequestTests(SynchronousTestCase):
         self.api.clock.advance(0)
         self.successResultOf(closed)
         self.assertFalse(connection.open)
+
+    def kept(self):
+        """Make a client that keeps connections, and one kept connection, while another request is open."""
+        self.api = Api(ChangingToken(), persistent=True)
+        first, second = self.get(), self.get()
+        connections = self.api.accept(), self.api.accept()
+        connections[0].answer(200, {})
+        self.assertTrue(first.done)
+        return second, *connections
+
+    def test_nothing_old_after_a_failure(self):
+        """When a request gets no answer, kept connections are closed: they may be as dead as its own."""
+        second, kept, broken = self.kept()
+        broken.cut()
+        self.assertIsInstance(second.error, errors.ApiUnreachable)
+        self.assertFalse(kept.open)
+        self.api.clock.advance(0)
+        self.get().cancel()
+        self.assertEqual(self.api.dials, 1)
+
+    def test_new_connection_after_401(self):
+        """After a 401 the second try uses a new connection, for which a new certificate can be shown."""
+        second, kept, refused = self.kept()
+        refused.answer(401, status(401, "Unauthorized"))
+        self.assertEqual((kept.open, refused.open), (False, False))
+        self.api.accept().answer(200, {"a": 1})
+        self.assertEqual(second.result, {"a": 1})
+        self.api.client.close()
+
+    def test_kept_after_an_error_answer(self):
+        """An error answer says nothing against the connection."""
+        second, kept, other = self.kept()
+        other.answer(404, status(404, "NotFound"))
+        self.assertIsInstance(second.error, errors.NotFound)
+        self.assertTrue(kept.open and other.open)
+        self.api.client.close()
+
+    def test_programs_are_not_run_by_accident(self):
+        """An access that needs a program for credentials is refused where none may be run."""
+        plugin = ExecPlugin(command="x", api_version="v1", where="file: users[u].user.exec")
+        access = ClusterAccess(server="https://k", ca_pem=None, credentials=NoCredentials(), plugin=plugin)
+        error = self.assertRaises(
+            errors.ConfigurationError, ApiClient.over_network, access=access, reactor=self.api.clock
+        )
+        self.assertIn("file: users[u].user.exec", error.problems[0])
 
     def test_paths_are_quoted(self):
         """The parts of a path are quoted."""

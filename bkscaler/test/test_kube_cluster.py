@@ -235,6 +235,25 @@ class RefreshTests(ViewTestCase):
         self.assertIsInstance(outcome.error, CancelledError)
         self.assertFalse(connection.open)
 
+    def test_patience(self):
+        """A refresh on a dead connection soon fails; a server that is slow is given more time each time."""
+        self.start()
+        waited = []
+        for _ in range(4):
+            outcome = self.api.start(self.view.refresh())
+            self.take(SETS)
+            began_s = self.api.clock.seconds()
+            while not outcome.done:
+                self.api.clock.advance(0.5)
+            waited.append(self.api.clock.seconds() - began_s)
+        self.assertEqual(waited, [4, 8, 15, 15])
+        self.api.start(self.view.refresh())
+        self.take(SETS).answer(200, listing(30))
+        outcome = self.api.start(self.view.refresh())
+        self.take(SETS)
+        self.api.clock.advance(4)
+        self.assertTrue(outcome.done)
+
     def test_before_start(self):
         """A refresh before the start shows everything there is."""
         outcome = self.api.start(self.view.refresh())

@@ -10,12 +10,18 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.errors import ConfigurationError
-from bkscaler.kube.auth import NoCredentials, StaticToken, TokenFile
+from bkscaler.kube.auth import CertificateFiles, NoCredentials, StaticToken, TokenFile, UserAndPassword
 from bkscaler.kube.kubeconfig import find_access, load
 from bkscaler.sandbox.tls import make_identity
+from bkscaler.test.test_kube_tls import client_pair
 
 CA_PEM = make_identity([], datetime(2026, 1, 1, tzinfo=UTC)).ca_pem
 CA_DATA = base64.b64encode(CA_PEM).decode()
+EXEC = {
+    "apiVersion": "client.authentication.k8s.io/v1",
+    "command": "login",
+    "interactiveMode": "IfAvailable",
+}
 
 
 def kubeconfig(cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None, **top: Any) -> Any:
@@ -35,8 +41,8 @@ def kubeconfig(cluster: dict[str, Any] | None = None, user: dict[str, Any] | Non
     }
 
 
-class KubeconfigTests(SynchronousTestCase):
-    """One file at a time."""
+class KubeconfigCase(SynchronousTestCase):
+    """Writes kubeconfigs, and collects their problems."""
 
     def write(self, content: Any) -> str:
         """Write a kubeconfig into a directory of its own."""
@@ -61,6 +67,10 @@ class KubeconfigTests(SynchronousTestCase):
         self.assertNotIn("sesame", error.problems[0])
         self.assertNotIn("\n", error.problems[0])
         return error.problems[0]
+
+
+class KubeconfigTests(KubeconfigCase):
+    """One file at a time."""
 
     def test_token_and_data(self):
         """The current context gives server, authorities and token."""
@@ -138,10 +148,9 @@ class KubeconfigTests(SynchronousTestCase):
 
     def test_not_supported(self):
         """What bkscaler cannot do is refused by name instead of being left out."""
-        for field, value in [("exec", {"command": "x"}), ("client-certificate", "x"), ("username", "x")]:
+        for field, value in [("auth-provider", {"name": "x"}), ("as", "x"), ("as-groups", ["x"])]:
             self.assertIn(f"users[u].user.{field}", self.problem(kubeconfig(user={field: value})))
-        for field, value in [("insecure-skip-tls-verify", True), ("proxy-url", "http://p")]:
-            self.assertIn(f"clusters[c].cluster.{field}", self.problem(kubeconfig({field: value})))
+        self.assertIn("clusters[c].cluster.proxy-url", self.problem(kubeconfig({"proxy-url": "http://p"})))
 
     def test_dangling(self):
         """A context, cluster or user that is named and not there is told with what there is."""
@@ -177,3 +186,176 @@ class KubeconfigTests(SynchronousTestCase):
         self.assertIsInstance(access.credentials, StaticToken)
         error = self.assertRaises(ConfigurationError, find_access, kubeconfig=None, environ={})
         self.assertIn("--kubeconfig", error.problems[0])
+
+    def test_context_without_kubeconfig(self):
+        """A context needs a kubeconfig to be in."""
+        error = self.assertRaises(ConfigurationError, find_access, kubeconfig=None, environ={}, context="x")
+        self.assertIn("--context", error.problems[0])
+
+
+class IdentityTests(KubeconfigCase):
+    """Everything that says who we are, or whom we believe, beside tokens."""
+
+    def test_password(self):
+        """User and password become basic authentication; both need each other, and no token."""
+        access = load(self.write(kubeconfig(user={"username": "me", "password": "sesame"})))
+        self.assertIsInstance(access.credentials, UserAndPassword)
+        header = self.successResultOf(Deferred.fromCoroutine(access.credentials.header()))
+        self.assertEqual(header, b"Basic " + base64.b64encode(b"me:sesame"))
+        self.assertNotIn("sesame", repr(access))
+        for user in (
+            {"username": "me", "password": "sesame", "token": "x"},
+            {"username": "me", "tokenFile": "x"},
+            {"password": "sesame"},
+            {"username": "me:you", "password": "sesame"},
+            {"username": "me", "password": 7},
+        ):
+            self.assertIn("users[u].user.", self.problem(kubeconfig(user=user)))
+        plain = kubeconfig({"server": "http://k"}, user={"username": "me", "password": "sesame"})
+        self.assertIn("without TLS", self.problem(plain))
+
+    def test_certificate_data(self):
+        """A certificate and its key may stand in the kubeconfig, or one of them in a file beside it."""
+        certificate, key = client_pair("ci")
+        data = {"client-certificate-data": base64.b64encode(certificate).decode()}
+        encoded = base64.b64encode(key).decode()
+        access = load(self.write(kubeconfig(user={**data, "client-key-data": encoded})))
+        self.assertEqual(access.certificate().certificate.get_subject().CN, "ci")
+        path = self.write(kubeconfig(user={**data, "client-key": "key"}))
+        self.beside("key", key)
+        self.assertEqual(load(path).certificate().certificate.get_subject().CN, "ci")
+        self.assertNotIn(encoded, repr(access))
+
+    def test_certificate_files(self):
+        """Files are read anew for each connection; when that fails the last good pair stays in use."""
+        path = self.write(kubeconfig(user={"client-certificate": "crt", "client-key": "key"}))
+        pairs = {name: client_pair(name) for name in ("one", "two")}
+        self.beside("crt", pairs["one"][0])
+        self.beside("key", pairs["one"][1])
+        source = load(path).certificate
+        for name, (certificate, key) in pairs.items():
+            self.beside("crt", certificate)
+            self.beside("key", key)
+            self.assertEqual(source().certificate.get_subject().CN, name)
+        self.assertIsInstance(source, CertificateFiles)
+        self.beside("key", b"junk")
+        for _ in range(2):
+            self.assertEqual(source().certificate.get_subject().CN, "two")
+
+    def test_bad_certificates(self):
+        """A certificate without its key, or with another's, and files that are not there are refused."""
+        certificate, key = client_pair("ci")
+        other = base64.b64encode(client_pair("x")[1]).decode()
+        data = base64.b64encode(certificate).decode()
+        for user, field in (
+            ({"client-certificate-data": data}, "client-key"),
+            ({"client-key-data": base64.b64encode(key).decode()}, "client-certificate"),
+            ({"client-certificate-data": data, "client-key-data": other}, "client-certificate-data"),
+            ({"client-certificate-data": "!!!", "client-key-data": other}, "client-certificate-data"),
+            ({"client-certificate-data": data, "client-key": "no"}, "client-key"),
+            ({"client-certificate": "no", "client-key": "no"}, "client-certificate"),
+            ({"client-certificate": 7, "client-key": "no"}, "client-certificate"),
+        ):
+            text = self.problem(kubeconfig(user=user))
+            self.assertIn(f"users[u].user.{field}", text)
+            self.assertNotIn(other, text)
+
+    def test_unverified(self):
+        """Verification can be switched off, not together with an authority."""
+        access = load(
+            self.write(kubeconfig({"insecure-skip-tls-verify": True, "certificate-authority-data": None}))
+        )
+        self.assertFalse(access.verify)
+        self.assertTrue(load(self.write(kubeconfig({"insecure-skip-tls-verify": False}))).verify)
+        for value in (True, "yes"):
+            text = self.problem(kubeconfig({"insecure-skip-tls-verify": value}))
+            self.assertIn("clusters[c].cluster.insecure-skip-tls-verify", text)
+
+    def test_exec(self):
+        """A program is described whole; a path with a slash is relative to the kubeconfig."""
+        program = {
+            **EXEC, "command": "./bin/login", "args": ["--now"], "env": [{"name": "A", "value": "sesame"}],
+            "provideClusterInfo": True, "installHint": "get it",
+        }  # fmt: skip
+        extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "x"}}
+        path = self.write(kubeconfig({"extensions": [extension]}, user={"exec": program}))
+        access = load(path)
+        plugin = access.plugin
+        self.assertEqual(plugin.command, os.path.join(os.path.abspath(self.directory), "./bin/login"))
+        self.assertEqual((plugin.args, plugin.env), (("--now",), {"A": "sesame"}))
+        self.assertEqual(plugin.install_hint, "get it")
+        self.assertEqual(
+            plugin.cluster,
+            {
+                "server": "https://192.0.2.1:6443",
+                "certificate-authority-data": CA_DATA,
+                "config": {"audience": "x"},
+            },
+        )
+        self.assertNotIn("sesame", repr(access))
+        found_in_path = load(self.write(kubeconfig(user={"exec": EXEC}))).plugin
+        self.assertEqual((found_in_path.command, found_in_path.cluster), ("login", None))
+
+    def test_exec_beta(self):
+        """The version before, which providers still write, need not say whether it is interactive."""
+        program = {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "login"}
+        self.assertEqual(load(self.write(kubeconfig(user={"exec": program}))).plugin.command, "login")
+
+    def test_bad_exec(self):
+        """What keeps a program from being run as it is meant is refused, field by field."""
+        for change, field in (
+            ({"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "apiVersion"),
+            ({"apiVersion": None}, "apiVersion"),
+            ({"command": ""}, "command"),
+            ({"command": 7}, "command"),
+            ({"interactiveMode": "Always"}, "interactiveMode"),
+            ({"interactiveMode": None}, "interactiveMode"),
+            ({"interactiveMode": "never"}, "interactiveMode"),
+            ({"args": "x"}, "args"),
+            ({"args": [1]}, "args"),
+            ({"env": {"A": "sesame"}}, "env"),
+            ({"env": ["A=sesame"]}, "env[0]"),
+            ({"env": [{"value": "sesame"}]}, "env[0].name"),
+            ({"env": [{"name": "A", "value": 7}]}, "env[0].value"),
+            ({"provideClusterInfo": "yes"}, "provideClusterInfo"),
+        ):
+            text = self.problem(kubeconfig(user={"exec": {**EXEC, **change}}))
+            self.assertIn(f"users[u].user.exec.{field}", text)
+        self.assertIn("users[u].user.exec", self.problem(kubeconfig(user={"exec": "login"})))
+        self.assertIn("there is token", self.problem(kubeconfig(user={"exec": EXEC, "token": "sesame"})))
+        self.assertIn("https", self.problem(kubeconfig({"server": "http://k"}, user={"exec": EXEC})))
+
+
+class MergeTests(KubeconfigCase):
+    """Several files."""
+
+    def test_first_wins(self):
+        """Of two entries of one name the first file's is taken whole, and so is the first current context."""
+        first = self.write({"users": [{"name": "u", "user": {"tokenFile": "token"}}]})
+        self.beside("token", b"from-first")
+        second = self.write(kubeconfig())
+        third = self.write(kubeconfig({"server": "https://third"}, **{"current-context": "anonymous"}))
+        access = load(f"{first}:{second}:/nowhere::{third}")
+        self.assertEqual(access.server, "https://192.0.2.1:6443")
+        header = self.successResultOf(Deferred.fromCoroutine(access.credentials.header()))
+        self.assertEqual(header, b"Bearer from-first")
+        self.assertEqual(access.source, f"{second}, context main")
+
+    def test_problems_name_their_file(self):
+        """A problem names the file that the entry stands in; what is nowhere names them all."""
+        first, second = self.write(kubeconfig({"server": 7})), self.write(kubeconfig())
+        error = self.assertRaises(ConfigurationError, load, f"{second}:{first}", "other")
+        self.assertIn(f"{second}:{first}: --context: 'other'", error.problems[0])
+        error = self.assertRaises(ConfigurationError, load, f"{first}:{second}")
+        self.assertIn(f"{first}: clusters[c].cluster.server", error.problems[0])
+
+    def test_empty_file(self):
+        """An empty file among others is no problem; alone it is."""
+        empty, full = self.write(b""), self.write(kubeconfig())
+        self.assertEqual(load(f"{empty}:{full}").source, f"{full}, context main")
+        self.problem(b"")
+
+    def test_twice(self):
+        """An entry that stands twice in one file is refused, as kubectl does."""
+        user = {"name": "u", "user": {"token": "sesame"}}
+        self.assertIn("'u' twice", self.problem(kubeconfig(users=[user, user])))

@@ -67,6 +67,7 @@ class Connection:
         self.protocol = factory.buildProtocol(None)
         self.transport = MemoryTransport(clock, self.protocol)
         self.protocol.makeConnection(self.transport)
+        self.body = ""
 
     @property
     def open(self) -> bool:
@@ -80,6 +81,11 @@ class Connection:
         first, *lines = head.split("\r\n")
         verb, target, _ = first.split(" ")
         return verb, target, {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}, body
+
+    def request_line(self) -> tuple[str, str]:
+        """Take the request: verb and target; the body is left in ``body``."""
+        verb, target, _, self.body = self.request()
+        return verb, target
 
     def answer(self, code: int, body: Any, headers: dict[str, str] | None = None) -> None:
         """Answer with JSON, or with text given as str."""

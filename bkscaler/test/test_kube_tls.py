@@ -1,7 +1,11 @@
-"""The API server's identity: handshakes in memory, with the right authority and name and with wrong ones."""
+"""The API server's identity and ours: handshakes in memory, with the right names and with wrong ones."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -15,12 +19,26 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from bkscaler.kube.failures import unreachable
-from bkscaler.kube.tls import ServerIdentity, certificates_in
+from bkscaler.kube.tls import ServerIdentity, certificates_in, client_certificate, key_in, no_certificate
 from bkscaler.sandbox.tls import make_identity
 
 NOW = datetime.now(UTC)
 SERVER = make_identity(["kube.example", "192.0.2.1", "::1"], NOW)
 STRANGER = make_identity(["kube.example"], NOW)
+
+
+def client_pair(name: str) -> tuple[bytes, bytes]:
+    """Make a client's certificate, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder().subject_name(own).issuer_name(own).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(NOW - timedelta(hours=1)).not_valid_after(NOW + timedelta(days=1))
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    return (
+        builder.sign(key, hashes.SHA256()).public_bytes(pem),
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain),
+    )
 
 
 class Recorder(Protocol):
@@ -45,9 +63,15 @@ class Serving:
 
     def __init__(self, identity):
         self.context = PrivateCertificate.loadPEM(identity.server_pem).options().getContext()
+        self.connection = None
+
+    def ask_for_certificates(self):
+        """Ask clients for certificates, and take any."""
+        self.context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
 
     def serverConnectionForTLS(self, protocol):
-        return SSL.Connection(self.context, None)
+        self.connection = SSL.Connection(self.context, None)
+        return self.connection
 
 
 class OneProtocol(Factory):
@@ -135,3 +159,49 @@ class ServerIdentityTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, certificates_in, bad)
             self.assertIn("certificate", str(error).lower())
         self.assertRaises(ValueError, ServerIdentity, ca_pem=b"junk")
+
+    def test_unverified(self):
+        """Without verification any certificate is accepted, and the name is still sent."""
+        for host in (b"other.example", b"192.0.2.2", b"::2"):
+            identity = ServerIdentity(ca_pem=None, verify=False)
+            serving = Serving(SERVER)
+            self.assertTrue(shake(identity.creatorForNetloc(host, 1), serving).done)
+            sent = None if host[-1:].isdigit() else host
+            self.assertEqual(serving.connection.get_servername(), sent)
+
+
+class ClientCertificateTests(SynchronousTestCase):
+    """Who we are, at the TLS level."""
+
+    def shown(self, verify=True, **how):
+        """Connect; give the names in the certificates that the server was shown."""
+        identity = ServerIdentity(ca_pem=SERVER.ca_pem if verify else None, verify=verify, **how)
+        serving = Serving(SERVER)
+        serving.ask_for_certificates()
+        self.assertTrue(shake(identity.creatorForNetloc(b"kube.example", 6443), serving).done)
+        own = serving.connection.get_peer_certificate()
+        chain = serving.connection.get_peer_cert_chain() or []
+        return [each.get_subject().CN for each in ([own] if own else []) + chain]
+
+    def test_shown(self):
+        """The certificate is shown with its intermediate ones; without one nothing is."""
+        certificate, key = client_pair("ci")
+        ours = client_certificate(certificate + client_pair("authority")[0], key)
+        self.assertEqual(self.shown(), [])
+        self.assertEqual(self.shown(certificate=no_certificate), [])
+        self.assertEqual(self.shown(certificate=lambda: ours), ["ci", "authority"])
+        self.assertEqual(self.shown(verify=False, certificate=lambda: ours), ["ci", "authority"])
+        self.assertNotIn("PKey", repr(ours))
+
+    def test_bad_pairs(self):
+        """Pairs that cannot be used are refused, also an encrypted key, which nobody is asked to open."""
+        certificate, key = client_pair("ci")
+        opened = serialization.load_pem_private_key(key, None)
+        locked = opened.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"sesame"),
+        )
+        for pair in ((certificate, b"junk"), (b"junk", key), (certificate, client_pair("x")[1])):
+            self.assertRaises(ValueError, client_certificate, *pair)
+        self.assertIn("encrypted", str(self.assertRaises(ValueError, key_in, locked)))

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler import errors
@@ -197,6 +198,56 @@ class ReflectorTests(SynchronousTestCase):
         self.relist()
         self.watched()
         self.assertTrue(self.reflector.in_touch)
+
+    def test_mentioned_once(self):
+        """The log tells of each change: lost, out of reach for another reason, in touch again."""
+        with capturedLogs() as logged:
+            self.reflector.start()
+            for answer in ("refuse", "refuse", 403, 403, 503, "refuse", "refuse"):
+                if answer == "refuse":
+                    self.api.refuse()
+                else:
+                    self.api.accept().answer(answer, status(answer, "X"))
+                self.api.clock.advance(30)
+            self.relist()
+            self.watched()
+        told = [
+            formatEvent(event) for event in logged if event.get("log_namespace", "").endswith("Reflector")
+        ]
+        self.assertEqual(
+            told,
+            [
+                "lost touch with pods: connection refused",
+                "still not in touch with pods: 403 X: words",
+                "still not in touch with pods: 503 X: words",
+                "still not in touch with pods: connection refused",
+                "in touch with pods again after 3m30s",
+            ],
+        )
+
+    def test_rights_taken_away_and_given_back(self):
+        """A right that is lost is noticed when the watch is renewed; when it is back the watch goes on."""
+        watch = self.listed()
+        self.api.clock.advance(60)
+        watch.end()
+        self.api.accept().answer(403, status(403, "Forbidden"))
+        self.assertEqual(self.heard.states[-1], (False, "Forbidden"))
+        for _ in range(3):
+            self.api.clock.advance(30)
+            self.api.accept().answer(403, status(403, "Forbidden"))
+        self.api.clock.advance(30)
+        self.relist()
+        self.watched()
+        self.assertEqual(self.heard.states[-1], (True, ""))
+
+    def test_future_version(self):
+        """A server that has gone back in time is silent for ever; after the silence its list is believed."""
+        self.listed(version=5000)
+        self.api.clock.advance(SILENCE_S)
+        self.api.clock.advance(1)
+        self.relist(version=7)
+        self.watched()
+        self.assertIn("resourceVersion=7&", self.target)
 
     def test_half_a_line(self):
         """A stream that ends, or is cut, inside a line is listed again."""

@@ -13,19 +13,22 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = Path(__file__).parents[1]
 
 ROWS = """
-1  errors   model   backoff   durations <- readers   timers
+1  errors   model   backoff   durations <- readers   timers   commandline
 2  config   shutdown   observability.outcomes|logs|markup
-   kube.fields|versions|tls|body <- kube.failures|wire|auth <- kube.kubeconfig|client
-      <- kube.watch|statefulset|events <- kube.pods <- kube.diagnosis <- kube.store <- kube.cluster
-   scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests <- scaling.service
+   kube.fields|versions|tls|body <- kube.failures|wire|auth|kubefile <- kube.kubeconfig|execplugin
+      <- kube.client <- kube.watch|statefulset|rights <- kube.pods|permissions <- kube.diagnosis
+      <- kube.store <- kube.cluster|events
+   scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests|telling
+      <- scaling.service
    relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
 3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
       <- frontend.held|lateack <- frontend.session <- frontend.listener
 4  observability.wakes|words <- observability.history|metrics <- observability.recorder
       <- observability.status <- observability.drawing <- observability.page <- observability.site
-5  plugin
-6  demo.timeline|children|clients <- demo.watching <- demo.stage <- demo.story <- demo.__main__
-   doctor
+   examination <- doctor
+5  services
+6  plugin
+7  demo.timeline|children|clients <- demo.watching <- demo.stage <- demo.story <- demo.__main__
 """
 """
 A module may import what stands in a row above it. Within a row, things three spaces apart do not know each

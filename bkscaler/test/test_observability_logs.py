@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.frontend.session import Session
 from bkscaler.observability import logs
-from bkscaler.plugin import Parts
+from bkscaler.services import Parts
 from bkscaler.test.proxy import make_proxy
 
 PACKAGE = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory
 from bkscaler.model import Replica
-from bkscaler.plugin import Listener, Options, builder_host, connector, makeService
+from bkscaler.plugin import Options, builder_host, connector, makeService
 
 KUBECONFIG = """
 current-context: test
@@ -134,9 +134,10 @@ class ServiceTests(PluginCase):
         service.privilegedStartService()
         service.startService()
         self.assertEqual(sorted(server[0] for server in reactor.tcpServers), [8080, 9090])
-        self.assertEqual([client[:2] for client in reactor.tcpClients], [("127.0.0.1", 6443)])
+        self.assertEqual([client[:2] for client in reactor.tcpClients], [("127.0.0.1", 6443)] * 2)
         stopped = service.stopService()
-        reactor.tcpClients[0][2].clientConnectionFailed(None, None)
+        for client in reactor.tcpClients:
+            client[2].clientConnectionFailed(None, None)
         self.successResultOf(stopped)
         self.assertEqual(reactor.getDelayedCalls(), [])
 

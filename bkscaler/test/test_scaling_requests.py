@@ -47,6 +47,7 @@ class RequestsTests(SynchronousTestCase):
             on_checked=lambda: self.told.append("checked"),
             on_forbidden=self.told.append,
             on_answer=lambda what, error: None,
+            on_scaled=lambda decision: None,
         )
         self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
         self.addCleanup(lambda: self.successResultOf(self.requests.stop()))

@@ -194,6 +194,25 @@ class StartTests(ProcessCase):
         self.assertEqual((status, len(lines)), (1, 1))
         self.assertIn("neither in a cluster", lines[0])
 
+    def test_check(self):
+        """``--check`` prints what it finds and nothing else; its status says whether it would work."""
+        world = self.world()
+        for flags, expected, verdict in (
+            ((), 0, "bkscaler would work"),
+            (("--sts-name", "other"), 1, "bkscaler would not work: 1 to mend"),
+        ):
+            status, lines = self.start("--kubeconfig", world.kubeconfig, "--check", *flags)
+            self.assertEqual((status, lines[-1]), (expected, verdict))
+            self.assertTrue(lines[0].startswith("ok    API server"), lines)
+
+    def test_check_out_of_reach(self):
+        """A server that is not there is a finding, not a traceback."""
+        world = self.world()
+        world.sandbox.kill()
+        status, lines = self.start("--kubeconfig", world.kubeconfig, "--check")
+        self.assertEqual(status, 1)
+        self.assertIn("connection refused", " ".join(" ".join(lines).split()))
+
     def test_taken_port(self):
         """A taken port stops start-up with a line that names the setting, and status 1."""
         world = self.world()

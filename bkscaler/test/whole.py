@@ -64,6 +64,10 @@ class Whole:
         self.port = listening.getHost().port
 
     async def stop(self) -> None:
-        """End both."""
+        """End both, with the connections that are left."""
+        connections = self._service.getServiceNamed("listen-addr").factory
+        for _ in range(2):  # the second time drops whoever was told why and lingers
+            connections.cut_all()
+        await connections.when_empty()
         await self._service.stopService()
         await self._sandbox.stopService()
