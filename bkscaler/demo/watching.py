@@ -7,7 +7,6 @@ Imported by ``demo.stage``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -84,13 +83,7 @@ class Audience:
     ) -> None:
         self.replicas: int | None = None
         self._timeline = timeline
-        self._client = ApiClient.over_network(
-            access=access,
-            reactor=reactor,
-            now=lambda: datetime.fromtimestamp(reactor.seconds(), UTC),
-            random=random,
-            environ={},
-        )
+        self._client = ApiClient.over_network(access=access, reactor=reactor)
         self._said = ""
         watches = {
             statefulset.collection_path(namespace): ({"fieldSelector": f"metadata.name={name}"}, self._set),

@@ -43,6 +43,7 @@ class BuilderFactory(ClientFactory):
 
     def __init__(self) -> None:
         self.arrived: Deferred[Leg] = Deferred(self._cancelled)
+        self.arrived.addErrback(_translated)
         self.give_up: Callable[[], object] = lambda: None
         self._over = False
 
@@ -67,7 +68,6 @@ class BuilderFactory(ClientFactory):
         if not self._over:
             self._over = True
             self.arrived.errback(failure)
-            self.arrived.addErrback(_translated)
 
     def _cancelled(self, _: object) -> None:
         self._over = True

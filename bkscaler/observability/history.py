@@ -59,9 +59,9 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Happening:
+class Entry:
     """
-    Something that happened, in words.
+    Something that happened, in words, for the list on the status page.
 
     :param at_s: time on the clock, of the last one when there were several.
     :param kind: what it is about.
@@ -106,7 +106,7 @@ class History:
         self._clock = clock
         self._spans: list[tuple[Mode, float]] = [(Mode.UNKNOWN, clock.seconds())]
         self.wakes: deque[Wake] = deque(maxlen=MAX_WAKES)
-        self.happenings: deque[Happening] = deque(maxlen=MAX_HAPPENINGS)
+        self.happenings: deque[Entry] = deque(maxlen=MAX_HAPPENINGS)
         self.failures: deque[float] = deque(maxlen=MAX_WAKES)
 
     def enter(self, state: State) -> None:
@@ -118,7 +118,7 @@ class History:
 
     def happened(self, kind: Kind, words: str, *, bad: bool = False) -> None:
         """Note a happening; one that is the same as the last is counted there."""
-        new = Happening(at_s=self._clock.seconds(), kind=kind, words=words, bad=bad)
+        new = Entry(at_s=self._clock.seconds(), kind=kind, words=words, bad=bad)
         last = self.happenings[-1] if self.happenings else None
         if last is not None and (last.kind, last.words) == (kind, words):
             self.happenings[-1] = replace(new, count=last.count + 1)

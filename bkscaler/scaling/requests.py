@@ -115,6 +115,7 @@ class ScaleRequests:
         self._repeats = 0
         self._refusals = Refusals(clock)
         self._mentioned = ""
+        self._announced: int | None = None
         self._read_again_s = -math.inf
 
     @property
@@ -135,7 +136,8 @@ class ScaleRequests:
     def start(self, decision: ScaleTo) -> None:
         """Send a decision; a check under way is of no more interest. Only while :meth:`free_for` it."""
         self._begin(decision)
-        if not self._failures:
+        if self._announced != decision.replicas:
+            self._announced = decision.replicas
             self.log.info(
                 "scaling to {replicas}: {reason}",
                 event="scaling",
@@ -208,6 +210,7 @@ class ScaleRequests:
             forbidden = "" if decision.down else self._refusals.believed(error)
         else:
             self._mentioned = ""
+            self._announced = None
             self._on_result(decision, None)
             self._on_answer(SCALE, None)
             self._refusals.believed(None)

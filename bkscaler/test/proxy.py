@@ -137,7 +137,7 @@ class Controls:
         """Connect to a :class:`Peer`, or refuse, or leave a dial open, as the test says."""
         self.dials.append(replica)
         if self.refuse:
-            factory.failed(Failure(ConnectionRefusedError()))
+            self.clock.callLater(0, factory.failed, Failure(ConnectionRefusedError()))
         elif not self.leave_open:
             builder, leg = Peer(), factory.buildProtocol(None)
             self.builders.append(builder)

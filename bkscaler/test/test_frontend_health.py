@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamEnded
@@ -11,7 +13,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from bkscaler.frontend.dial import Dialer, DialFailed
@@ -193,3 +195,19 @@ class DialerTests(SynchronousTestCase):
             words = str(self.failureResultOf(dialer.dial(self.replica), DialFailed).value)
             self.assertEqual(words, "pod buildkitd-0 (10.0.0.1): the builder says that it does not serve yet")
         self.assertEqual(self.checks, ["one", "one"])
+
+
+class RefusedTests(TestCase):
+    """A dial on a real socket."""
+
+    async def test_refused(self):
+        """A connection that is refused, a moment after it was asked for, is a dial that failed."""
+        from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
+
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            port = gone.getsockname()[1]
+        dialer = Dialer(lambda replica, factory: reactor.connectTCP(replica.ip, port, factory).disconnect)
+        replica = Replica(ordinal=0, name="buildkitd-0", uid="u", ip="127.0.0.1")
+        with self.assertRaises(DialFailed) as caught:
+            await dialer.dial(replica)
+        self.assertIn("pod buildkitd-0 (127.0.0.1): Connection was refused", str(caught.exception))

@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory
 from bkscaler.model import Replica
 from bkscaler.plugin import Options, builder_host, connector, makeService
+from bkscaler.services import Listener
 
 KUBECONFIG = """
 current-context: test

@@ -5,7 +5,7 @@ from twisted.logger import capturedLogs
 from bkscaler.errors import ApiStatus, ApiUnreachable, Throttled
 from bkscaler.scaling.requests import ASKED_LIMIT_S
 from bkscaler.scaling.service import POLL_S, SLOW_POLL_S
-from bkscaler.test.scaling_support import REFUSED, Client, ScalerTestCase, pod
+from bkscaler.test.scaling_support import IDLE_S, REFUSED, Client, ScalerTestCase, pod
 
 
 class WarmTests(ScalerTestCase):
@@ -119,6 +119,19 @@ class ColdTests(ScalerTestCase):
                 cluster.clock.pump([1] * 6)
         lines = [event["log_format"] for event in logged if "scaling" in event["log_format"]]
         self.assertEqual([line.partition(" ")[2][:6] for line in lines], ["to {re", *["failed"] * 3])
+
+    def test_sleep_after_an_outage_is_logged(self):
+        """A scale-down that had to wait for the API has its line in the log, once, when it is sent."""
+        _, cluster = self.build_warm()
+        cluster.trouble = REFUSED
+        with capturedLogs() as logged:
+            cluster.clock.advance(IDLE_S)
+            cluster.clock.pump([1] * 60)
+            cluster.trouble = None
+            cluster.clock.pump([1] * 60)
+            cluster.scales[-1].ok()
+        lines = [event for event in logged if event["log_format"].startswith("scaling to")]
+        self.assertEqual([event["replicas"] for event in lines], [0])
 
     def test_unreachable_kinds(self):
         """All ways of being out of reach are one kind of trouble; statuses differ by code and reason."""

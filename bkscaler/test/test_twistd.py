@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import socket
 import sys
 
+import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.test.processes import World, read_exactly, twistd
@@ -204,6 +206,22 @@ class StartTests(ProcessCase):
             status, lines = self.start("--kubeconfig", world.kubeconfig, "--check", *flags)
             self.assertEqual((status, lines[-1]), (expected, verdict))
             self.assertTrue(lines[0].startswith("ok    API server"), lines)
+
+    def test_credentials_from_a_program(self):
+        """A kubeconfig whose user is a program leads to the cluster as its token would."""
+        world = self.world()
+        with open(world.kubeconfig) as file:
+            kubeconfig = yaml.safe_load(file)
+        user = kubeconfig["users"][0]["user"]
+        version = "client.authentication.k8s.io/v1"
+        answer = {"kind": "ExecCredential", "apiVersion": version, "status": {"token": user.pop("token")}}
+        user["exec"] = {"apiVersion": version, "command": "echo", "interactiveMode": "Never"}
+        user["exec"]["args"] = [json.dumps(answer)]
+        path = os.path.join(self.directory(), "kubeconfig")
+        with open(path, "w") as file:
+            yaml.safe_dump(kubeconfig, file)
+        status, lines = self.start("--kubeconfig", path, "--check")
+        self.assertEqual((status, lines[-1]), (0, "bkscaler would work"))
 
     def test_check_out_of_reach(self):
         """A server that is not there is a finding, not a traceback."""
