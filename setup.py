@@ -39,7 +39,7 @@ setup(
         "prometheus-client >= 0.20",
     ],
     extras_require={
-        "test": ["grpcio"],
+        "test": ["grpcio", "kubernetes-validate"],
         # Twisted 26 ships annotations that mypy-zope needs; the product itself runs on older ones.
         "dev": [
             "ruff",
@@ -49,6 +49,7 @@ setup(
             "types-pyOpenSSL",
             "build",
             "grpcio",
+            "kubernetes-validate",
             "types-grpcio",
         ],
     },
