@@ -1,7 +1,7 @@
 """
-Tests of ``deploy/``: what is installed is valid, agrees with the code, and is all there. Skipped where it is not.
+Tests of ``deploy/``: what is installed is valid, agrees with the code, and is all there, or they are skipped.
 
-The schemas are those of ``kubernetes-validate``; the kustomization is rendered with ``kubectl`` where there is one.
+The schemas are those of ``kubernetes-validate``; ``kubectl``, where there is one, renders the kustomization.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bkscaler.config import SETTINGS, read_settings
 from bkscaler.shutdown import CUT_LIMIT_S
 
 try:
-    import kubernetes_validate
+    import kubernetes_validate  # type: ignore[import-untyped]  # it has no annotations
 except ImportError:
     kubernetes_validate = None
 
@@ -95,7 +95,7 @@ class SchemaTests(DeployCase):
         skip = "kubernetes-validate is not installed"
 
     def test_valid(self) -> None:
-        """Every manifest is valid in the oldest and in a recent version of Kubernetes, without unknown fields."""
+        """Every manifest is valid in old and recent versions of Kubernetes, without unknown fields."""
         for version in VERSIONS:
             for name, manifest in self.all():
                 try:
@@ -254,12 +254,14 @@ class OptionalTests(DeployCase):
         """Each is in a namespace that is there, and selects bkscaler's pods, or the example's builder."""
         labels = {
             "buildkitd-scaler-system": self.pod()["metadata"]["labels"],
-            "default": self.one("StatefulSet", DEPLOY / "examples/buildkitd")["spec"]["selector"]["matchLabels"],
+            "default": self.one("StatefulSet", DEPLOY / "examples/buildkitd")["spec"]["selector"][
+                "matchLabels"
+            ],
         }
         for path in sorted((DEPLOY / "optional").glob("*.yaml")):
             for manifest in load(path):
                 spec = manifest["spec"]
-                selector = spec.get("podSelector", spec["selector"] if "selector" in spec else {})
+                selector = spec.get("podSelector", spec.get("selector", {}))
                 self.assertEqual(
                     selector.get("matchLabels", selector), labels[manifest["metadata"]["namespace"]], path
                 )
@@ -289,7 +291,7 @@ class ExampleTests(DeployCase):
         self.assertEqual(len(list(self.builders())), 3)
 
     def test_quick_to_wake(self) -> None:
-        """The readiness probe comes at least every two seconds, from the start; real builders are asked by gRPC."""
+        """The readiness probe comes every two seconds or oftener; real builders are asked by gRPC."""
         for name, _, container in self.builders():
             probe = container["readinessProbe"]
             self.assertLessEqual(probe["periodSeconds"], 2, name)
@@ -318,9 +320,7 @@ class ExampleTests(DeployCase):
             service = self.one("Service", folder)
             self.assertEqual(service["metadata"]["name"], manifest["spec"]["serviceName"])
             self.assertEqual(service["spec"]["clusterIP"], "None")
-            self.assertEqual(
-                service["spec"]["selector"], manifest["spec"]["template"]["metadata"]["labels"]
-            )
+            self.assertEqual(service["spec"]["selector"], manifest["spec"]["template"]["metadata"]["labels"])
 
 
 class KustomizationTests(DeployCase):
@@ -347,7 +347,7 @@ class KustomizationTests(DeployCase):
         self.assertEqual(self.rendered(DEPLOY), plain)
 
     def test_other_names(self) -> None:
-        """With its values changed, no manifest holds an old name where it means the namespace, set or image."""
+        """With its values changed, no manifest holds an old name where a new one is meant."""
         folder = Path(tempfile.mkdtemp(prefix="bkscaler-test-"))
         self.addCleanup(shutil.rmtree, folder)
         shutil.copytree(KUBERNETES, folder / "kubernetes")

@@ -1,5 +1,6 @@
 """The documentation agrees with the code. Skipped where it is not installed."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -83,6 +84,37 @@ class StateTests(DocumentationCase):
             )
             if target in targets
         )
+
+
+class LogLineTests(DocumentationCase):
+    """docs/operations.md."""
+
+    def lines(self):
+        """List what the product logs on purpose; words that come from elsewhere as a whole are left out."""
+        package = ROOT / "bkscaler"
+        for path in package.rglob("*.py"):
+            if path.relative_to(package).parts[0] not in ("test", "sandbox", "demo"):
+                for node in ast.walk(ast.parse(path.read_text())):
+                    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                        ("log.info", "log.warn", "log.error")
+                    ):
+                        text = ast.literal_eval(node.args[0])
+                        if re.sub(r"\{\w+\}", "", text).strip(" :"):
+                            yield text
+
+    def test_every_line(self):
+        """The page explains every line of the log that is not a failure."""
+        rows = re.findall(r"^\| `(.+?)` \| .+ \|$", self.page("docs/operations.md"), re.MULTILINE)
+        lines = set(self.lines())
+        self.assertGreater(len(lines), 15)
+        self.assertEqual(lines - set(rows), set())
+
+    def test_every_event(self):
+        """The page explains every Event."""
+        rows = re.findall(
+            r"^\| `(\w+)` \| (?:Normal|Warning) \|", self.page("docs/operations.md"), re.MULTILINE
+        )
+        self.assertEqual(rows, [happening.value for happening in Happening])
 
 
 class LinkTests(DocumentationCase):
