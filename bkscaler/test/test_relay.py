@@ -93,14 +93,18 @@ class SocketWorld:
             assert self.reactor.seconds() < give_up_s, f"{self.relay!r}"
             await deferLater(self.reactor, 0.001)
 
-    async def close(self):
-        """End what is left."""
+    async def disconnect(self):
+        """End the connections."""
         self.relay.cut()
         for peer in (self.client, self.builder):
             if peer.lost is None:
                 peer.transport.abortConnection()
         await self.until(lambda: self.client.lost and self.builder.lost and self.relay.ended.called)
         self.poller.close()
+
+    async def close(self):
+        """End what is left, and see that no pipe is lent any more."""
+        await self.disconnect()
         self.pipes.close()
         assert not len(self.pipes), repr(self.pipes)
 
