@@ -155,9 +155,7 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
     parts = [kube, scaler, listener, drain]
     reactor.callWhenRunning(_settle_memory)
     if settings.admin_addr is not None:
-        sources = _sources(
-            scaler, factory, kube, lambda: _missing(drain, listener, kube.view) + kube.permissions.lines()
-        )
+        sources = _sources(scaler, factory, kube, drain, listener)
         status = Status(clock=reactor, sources=sources, recorder=recorder, settings=settings)
         recorder.metrics.read_from(sources)
         site = AdminSite(missing=sources.missing, status=status.take, recorder=recorder)
@@ -250,7 +248,7 @@ def _together(parts: list[Any], options: Options) -> MultiService:
 
 
 def _sources(
-    scaler: Scaler, factory: ProxyFactory, kube: Kubernetes, missing: Callable[[], list[str]]
+    scaler: Scaler, factory: ProxyFactory, kube: Kubernetes, drain: Drain, listener: Listener
 ) -> Sources:
     """Say where the status page and the metrics find what holds now."""
     return Sources(
@@ -258,7 +256,8 @@ def _sources(
         connections=factory.connections,
         in_touch=lambda: kube.view.in_touch,
         trouble=lambda: str(kube.view.trouble or ""),
-        missing=missing,
+        missing=lambda: _missing(drain, listener, kube.view) + kube.permissions.lines(),
+        draining=lambda: drain.draining,
         now_unix_s=lambda: _now().timestamp(),
     )
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from bkscaler.observability.markup import Markup, tag
-from bkscaler.observability.words import spoken
+from bkscaler.observability.words import counted, spoken
 
 COLUMNS = 720
 """How finely the timeline is drawn: two minutes of a day."""
@@ -76,7 +76,7 @@ def timeline(status: dict[str, Any]) -> Markup:
     window, day = window_of(status), status["last_24h"]
     return tag(
         "svg",
-        tag("title", "The builder over time"),
+        tag("title", _told(day)),
         tag("line", x1="0", x2="100%", y1=_BASE_Y, y2=_BASE_Y, class_="axis"),
         _bands(day["spans"], window),
         [_failure(unix(each), window) for each in day["failures"][-MAX_MARKS:]],
@@ -86,6 +86,18 @@ def timeline(status: dict[str, Any]) -> Markup:
         class_="timeline",
         width="100%",
         height="90",
+    )
+
+
+def _told(day: dict[str, Any]) -> str:
+    """Say in words what the timeline shows, for those who do not see it."""
+    names = (("awake", "in use"), ("idle", "idle"), ("waking", "waking"), ("asleep", "asleep"))
+    modes = [f"{words} for {spoken(day['seconds'][mode])}" for mode, words in names if day["seconds"][mode]]
+    failed = sum(wake["result"] == "failed" for wake in day["wakes"])
+    marks = f"{counted(len(day['wakes']), 'wake')}, {failed} failed; "
+    return (
+        f"The builder over time: {', '.join(modes) or 'not seen yet'}; {marks}"
+        f"{counted(len(day['failures']), 'client')} not served."
     )
 
 
@@ -149,7 +161,7 @@ def wake_chart(wakes: list[dict[str, Any]]) -> Markup:
     bars = [_bar(wake, places - len(shown) + n, places, top_s) for n, wake in enumerate(shown)]
     return tag(
         "svg",
-        tag("title", "How long the last wakes took"),
+        tag("title", _wakes_told(shown, ready)),
         tag("line", x1="0", x2="100%", y1=_CHART_Y, y2=_CHART_Y, class_="axis"),
         [_level(share * top_s, top_s) for share in (0.5, 1)],
         bars,
@@ -158,6 +170,15 @@ def wake_chart(wakes: list[dict[str, Any]]) -> Markup:
         width="100%",
         height=_CHART_Y + 4,
     )
+
+
+def _wakes_told(shown: list[dict[str, Any]], ready: list[float]) -> str:
+    """Say in words what the chart shows."""
+    others = len(shown) - len(ready)
+    words = f"The last {counted(len(shown), 'wake')}: {len(ready)} ready"
+    if ready:
+        words += f", after {' to '.join(dict.fromkeys(map(spoken, (min(ready), max(ready)))))}"
+    return f"{words}; {others} not ready." if others else f"{words}."
 
 
 def _round_up(seconds: float) -> float:

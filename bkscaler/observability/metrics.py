@@ -44,6 +44,7 @@ class Sources:
     :param in_touch: whether the watches are live.
     :param trouble: why they are not, one line; ``""`` when nothing is known to say.
     :param missing: what keeps us from being ready, one line each.
+    :param draining: whether we are shutting down.
     :param now_unix_s: the date, in seconds since 1970.
     """
 
@@ -52,6 +53,7 @@ class Sources:
     in_touch: Callable[[], bool]
     trouble: Callable[[], str]
     missing: Callable[[], list[str]]
+    draining: Callable[[], bool]
     now_unix_s: Callable[[], float]
 
 

@@ -29,7 +29,11 @@
     const active = document.activeElement;
     const focused = active?.matches("main summary") ? "summary"
       : active?.matches("main a") ? `a[href="${active.getAttribute("href")}"]` : null;
-    document.title = fresh.title;
+    if (document.title !== fresh.title) {
+      document.title = fresh.title;
+      const said = (name) => main.querySelector(name)?.textContent ?? "";
+      document.getElementById("news").textContent = `${said("h1")}. ${said(".why")} ${said(".next")}`;
+    }
     const icon = document.querySelector("link[rel=icon]");
     const freshIcon = fresh.querySelector("link[rel=icon]");
     if (icon && freshIcon) icon.href = freshIcon.href;

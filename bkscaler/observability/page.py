@@ -34,6 +34,7 @@ _WAKE_KEYS = (
     ("failed", "failed"),
     ("abandoned", "nobody waited"),
 )
+_STEPS = _WAKE_KEYS[:4]
 SVG = "http://www.w3.org/2000/svg"
 _ICON_COLOURS = {
     "asleep": "#64748b",
@@ -72,7 +73,9 @@ def render(status: dict[str, Any]) -> bytes:
         tag("link", rel="icon", href=_icon(builder["tone"])),
         tag("style", ours(STYLE)),
     )
-    body = tag("body", _main(status, seconds), tag("script", ours(SCRIPT)))
+    # The script tells changes there: the content is replaced every second, and would be read out each time.
+    news = tag("p", id="news", class_="unseen", role="status")
+    body = tag("body", _main(status, seconds), news, tag("script", ours(SCRIPT)))
     page = "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
     return page.encode("utf-8")
 
@@ -123,7 +126,7 @@ def _warnings(status: dict[str, Any]) -> list[Markup]:
     api = status["api"]
     if not api["in_touch"] and api["trouble"]:
         found.append([tag("b", "Out of touch with the Kubernetes API. "), api["trouble"]])
-    return [tag("p", each, class_="warning", role="alert") for each in found]
+    return [tag("p", each, class_="warning") for each in found]
 
 
 def _hero(builder: dict[str, Any], now_s: float) -> Markup:
@@ -141,9 +144,28 @@ def _hero(builder: dict[str, Any], now_s: float) -> Markup:
         ),
         tag("p", builder["why"], class_="why") if builder["why"] else None,
         tag("p", builder["next"], class_="next"),
+        _steps(builder["step"]),
         class_=f"hero tone-{tone}",
-        role="status",
     )
+
+
+def _steps(now: str | None) -> Markup | None:
+    """Show how far a wake has come."""
+    if now is None:
+        return None
+    place = [name for name, _ in _STEPS].index(now)
+    kinds = ["done"] * place + ["now"] + ["later"] * (len(_STEPS) - place - 1)
+    steps = [
+        tag(
+            "li",
+            words,
+            tag("span", " (done)", class_="unseen") if kind == "done" else None,
+            class_=kind,
+            aria_current="step" if kind == "now" else None,
+        )
+        for kind, (_, words) in zip(kinds, _STEPS, strict=True)
+    ]
+    return tag("ol", steps, class_="steps", aria_label="The wake, step by step")
 
 
 def _figures(status: dict[str, Any]) -> Markup:
@@ -233,7 +255,7 @@ def _ends(status: dict[str, Any]) -> Markup:
     connections = status["connections"]
     ended = {word: number for word, number in connections["ended"].items() if number}
     rows = [
-        tag("tr", tag("td", word.replace("_", " ")), tag("td", f"{number:,}", class_="number"))
+        tag("tr", tag("th", word.replace("_", " "), scope="row"), tag("td", f"{number:,}", class_="number"))
         for word, number in sorted(ended.items(), key=lambda each: -each[1])
     ]
     moved = f"{volume(connections['bytes_up'])} up, {volume(connections['bytes_down'])} down"
@@ -252,7 +274,7 @@ def _connections(connections: dict[str, Any]) -> Markup:
     if not total:
         return tag("section", heading, tag("p", "Nobody is connected.", class_="none"))
     shown = connections["list"][:MAX_ROWS]
-    head = ("client", "", "age", "waited", "up", "down")
+    head = ("client", "state", "age", "waited", "up", "down")
     table = tag(
         "table",
         tag(
@@ -307,7 +329,7 @@ def _happenings(status: dict[str, Any]) -> Markup:
 
 def _settings(status: dict[str, Any]) -> Markup:
     rows = [
-        tag("tr", tag("td", tag("code", f"--{flag}")), tag("td", value))
+        tag("tr", tag("th", tag("code", f"--{flag}"), scope="row"), tag("td", value))
         for flag, value in status["settings"].items()
     ]
     return tag(

@@ -17,15 +17,22 @@ from twisted.internet.interfaces import IReactorTime
 from bkscaler import __version__
 from bkscaler.config import SETTINGS, Settings
 from bkscaler.durations import format_duration
-from bkscaler.model import Connection
+from bkscaler.model import Connection, Stage
 from bkscaler.observability.history import WINDOW_S, Mode, Span
 from bkscaler.observability.metrics import Sources
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.observability.recorder import Recorder
-from bkscaler.observability.wakes import Result, Wake
+from bkscaler.observability.wakes import Phase, Result, Wake
 from bkscaler.observability.words import Scene, tell
+from bkscaler.scaling.machine import State
 from bkscaler.scaling.service import Snapshot
 
+_STEPS = {
+    Stage.ABSENT: Phase.SCHEDULED,
+    Stage.CREATED: Phase.SCHEDULED,
+    Stage.SCHEDULED: Phase.STARTED,
+    Stage.STARTED: Phase.READY,
+}
 MAX_CONNECTIONS_SHOWN = 100
 """How many connections are listed, the oldest; their number is given whole."""
 
@@ -71,18 +78,23 @@ class Status:
         seen, now_s = snapshot.observation, self._clock.seconds()
         joined = sum(each.joined_s is not None for each in connections)
         sleeps_in_s = None if snapshot.sleeps_at_s is None else max(0.0, snapshot.sleeps_at_s - now_s)
-        good = [wake.took_s for wake in self._recorder.history.wakes if wake.result is Result.READY]
+        good, failure = self._last_wakes()
         story = tell(
             Scene(
                 snapshot=snapshot,
                 held=len(connections) - joined,
                 joined=joined,
                 sleeps_in_s=sleeps_in_s,
-                last_wake_s=good[-1] if good else None,
+                last_wake_s=good,
+                failed_because=failure,
+                in_touch=self._sources.in_touch(),
+                draining=self._sources.draining(),
                 idle_timeout_s=self._settings.idle_timeout_s,
                 ready_wait_timeout_s=self._settings.ready_wait_timeout_s,
+                drain_timeout_s=self._settings.drain_timeout_s,
             )
         )
+        step = _step(snapshot)
         return {
             "state": snapshot.state.value,
             "since": self._date(snapshot.since_s),
@@ -91,6 +103,7 @@ class Status:
             "why": story.why,
             "next": story.next,
             "tone": story.tone.value,
+            "step": step.value if step else None,
             "waiting_for": snapshot.waiting_for,
             "sleeps_in_s": None if sleeps_in_s is None else round(sleeps_in_s, 3),
             "replicas": {
@@ -100,6 +113,16 @@ class Status:
             },
             "pods": [{"name": pod.name, "ip": pod.ip} for pod in (seen.ready if seen else ())],
         }
+
+    def _last_wakes(self) -> tuple[float | None, str | None]:
+        """Say how long the last good wake took, and why there was a failure since."""
+        failure = None
+        for wake in reversed(self._recorder.history.wakes):
+            if wake.result is Result.READY:
+                return wake.took_s, failure
+            if wake.result is Result.FAILED and failure is None:
+                failure = wake.reason
+        return None, failure
 
     def _connections(self, alive: list[Connection]) -> dict[str, Any]:
         metrics = self._recorder.metrics
@@ -159,6 +182,16 @@ class Status:
         """Turn a time on the clock into a date."""
         unix_s = self._sources.now_unix_s() + at_s - self._clock.seconds()
         return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _step(snapshot: Snapshot) -> Phase | None:
+    """Say which part of a wake is going on; None when none is."""
+    if snapshot.state is not State.WAKING:
+        return None
+    seen = snapshot.observation
+    if seen is None or not seen.replicas:
+        return Phase.PATCH
+    return _STEPS[seen.stage]
 
 
 def effective(settings: Settings) -> dict[str, str]:

@@ -214,7 +214,7 @@ class Scaler(Service):
     def waiting_for(self) -> str:
         """Why there is no replica yet, one line; ``""`` when nothing is known to say."""
         if self._troubles:
-            return f"the Kubernetes API: {'; '.join(self._troubles.values())}"
+            return f"the Kubernetes API: {'; '.join(dict.fromkeys(self._troubles.values()))}"
         if self._observation is None:
             return "the StatefulSet has not been seen yet"
         return self._observation.waiting_for

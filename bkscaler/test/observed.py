@@ -36,6 +36,7 @@ class Played:
     :ivar in_touch: whether the API is in touch.
     :ivar trouble: why it is not.
     :ivar missing: what keeps us from being ready.
+    :ivar draining: whether we are shutting down.
     """
 
     def __init__(self, **settings: str) -> None:
@@ -47,6 +48,7 @@ class Played:
         self.alive: list[Connection] = []
         self.in_touch, self.trouble = True, ""
         self.missing: list[str] = []
+        self.draining = False
         self.connections: Callable[[], list[Connection]] = lambda: self.alive
         self.snapshot = Snapshot(
             state=State.UNKNOWN, since_s=0.0, holds=0, waiting=0, sleeps_at_s=None, observation=None
@@ -57,6 +59,7 @@ class Played:
             in_touch=lambda: self.in_touch,
             trouble=lambda: self.trouble,
             missing=lambda: self.missing,
+            draining=lambda: self.draining,
             now_unix_s=lambda: NOON_UNIX_S + self.clock.seconds(),
         )
         self.metrics.read_from(self.sources)

@@ -65,6 +65,17 @@ def awake():
     return played
 
 
+def idle():
+    """Make a builder whose last client has just left."""
+    played = used()
+    played.arrive()
+    played.wake()
+    played.clock.advance(60)
+    played.end(joined_s=60.0)
+    played.clock.advance(45)
+    return played
+
+
 def failing():
     """Make a builder whose image has a name that attacks, with clients and an API that do the same."""
     played = used()
@@ -77,7 +88,7 @@ def failing():
     return played
 
 
-SCENES = {"asleep": used, "waking": waking, "awake": awake, "failing": failing}
+SCENES = {"asleep": used, "waking": waking, "awake": awake, "idle": idle, "failing": failing}
 
 
 class Parsed(HTMLParser):
@@ -125,15 +136,77 @@ class StatusTests(SynchronousTestCase):
         """The words name what is waited for, who waits, and how long things take."""
         builder = waking().status.take()["builder"]
         self.assertEqual((builder["headline"], builder["why"]), ("Waking", PULLING))
-        self.assertEqual(builder["next"], "2 clients are held until it is ready, each for up to 5 min.")
+        self.assertEqual(
+            builder["next"],
+            "2 clients are held until it is ready, each for up to 5 min. The last wake took 12 s.",
+        )
         builder = awake().status.take()["builder"]
         self.assertEqual(builder["why"], "3 builds connected, 1 client being connected.")
         self.assertEqual(builder["next"], "Sleeps 2 min after the last one has left.")
         builder = failing().status.take()["builder"]
         self.assertEqual((builder["headline"], builder["tone"]), ("Cannot wake", "bad"))
-        self.assertEqual(
-            used().status.take()["builder"]["next"], "The next client wakes it; the last wake took 12 s."
-        )
+
+    def test_asleep(self):
+        """Asleep, it says what the next client sets off: as the last did, or that the last wake failed."""
+        played = Played()
+        played.asleep()
+        self.assertEqual(played.status.take()["builder"]["next"], "The next client wakes it.")
+        played.one_build(5.0)
+        words = "The next client wakes it; the last wake took 12 s."
+        self.assertEqual(played.status.take()["builder"]["next"], words)
+        played.arrive()
+        played.begin_wake()
+        played.end(Outcome.NOT_READY_IN_TIME, why="no node fits.")
+        words = "The next client wakes it. The last wake failed: no node fits."
+        self.assertEqual(played.status.take()["builder"]["next"], words)
+        played.one_build(5.0)
+        self.assertNotIn("failed", played.status.take()["builder"]["next"])
+
+    def test_out_of_touch(self):
+        """While the API is away nothing is promised that only the API can bring about."""
+        for scene, words in (
+            (used, "is held, and wakes it when the Kubernetes API answers again"),
+            (awake, "after the last one has left, as soon as the Kubernetes API answers again."),
+            (idle, "when its time is over and the Kubernetes API answers again, unless a client comes."),
+        ):
+            played = scene()
+            played.in_touch = False
+            builder = played.status.take()["builder"]
+            self.assertIn(words, builder["next"])
+        played = used()
+        played.in_touch = False
+        self.assertEqual(played.status.take()["builder"]["why"], "No builder ran when last seen.")
+
+    def test_draining(self):
+        """When bkscaler shuts down it says so, and that it will not put the builder to sleep."""
+        for scene, words in (
+            (awake, "4 clients may go on for up to 1 h"),
+            (waking, "2 clients may go on for up to 1 h"),
+            (idle, "it has no clients left"),
+        ):
+            played = scene()
+            played.draining = True
+            said = played.status.take()["builder"]["next"]
+            self.assertEqual(said.split(": ")[0], "bkscaler is shutting down")
+            self.assertIn(f", {words}. The builder is left to its successor.", said)
+
+    def test_step(self):
+        """While it wakes, the step that goes on is told, and the page marks it and those before it."""
+        played = Played()
+        played.asleep()
+        self.assertIsNone(played.status.take()["builder"]["step"])
+        played.arrive()
+        steps = []
+        for replicas, stage in ((0, Stage.ABSENT), *((1, stage) for stage in Stage)):
+            played.be(State.WAKING, holds=1, observation=played.see(replicas, stage=stage))
+            steps.append(played.status.take()["builder"]["step"])
+        self.assertEqual(steps, ["patch", "scheduled", "scheduled", "started", "ready"])
+        elements = Parsed(render(played.status.take()).decode()).elements
+        kinds = [
+            attrs.get("class") for tag, attrs in elements if attrs.get("class") in ("done", "now", "later")
+        ]
+        self.assertEqual(kinds, ["done", "done", "done", "now"])
+        self.assertEqual(sum(attrs.get("aria-current") == "step" for _, attrs in elements), 1)
 
     def test_idle(self):
         """An idle builder says in how many seconds it goes to sleep."""
@@ -250,6 +323,30 @@ class PageTests(SynchronousTestCase):
         self.assertLess(len(page), 200_000)
         for picture in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
             ElementTree.fromstring(picture)
+
+    def test_pictures_in_words(self):
+        """Each picture says in words what it shows, for those who do not see it."""
+        page = render(used().status.take()).decode()
+        first, second = re.findall(r"<svg[^>]*><title>(.*?)</title>", page)
+        self.assertEqual(
+            first,
+            "The builder over time: in use for 45 min, idle for 6 min, waking for 5 min 36 s, "
+            "asleep for 7 h 52 min; 4 wakes, 1 failed; 2 clients not served.",
+        )
+        self.assertEqual(second, "The last 4 wakes: 3 ready, after 12 s; 1 not ready.")
+
+    def test_read_aloud(self):
+        """What is replaced every second is no live region; one place is, and only a script writes to it."""
+        page = render(failing().status.take()).decode()
+        elements = Parsed(page).elements
+        live = [
+            attrs for _, attrs in elements if attrs.get("role") in ("status", "alert") or "aria-live" in attrs
+        ]
+        self.assertEqual([attrs["id"] for attrs in live], ["news"])
+        self.assertLess(page.index("</main>"), page.index('id="news"'))
+        heads = [tag for tag, _ in elements if re.fullmatch("h[1-6]", tag)]
+        self.assertEqual(heads[0], "h1")
+        self.assertEqual(set(heads[1:]), {"h2"})
 
     def test_just_started(self):
         """Before anything is known the page is there, and says so."""
