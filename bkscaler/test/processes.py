@@ -55,6 +55,13 @@ class Child:
                 raise AssertionError(f"no {pattern!r} in: {self.output}")
         return found
 
+    def until_told(self, words: str, times: int) -> None:
+        """Read until the output holds something so many times."""
+        give_up_s = time.monotonic() + LIMIT_S
+        while (found := self.output.count(words)) < times:
+            if not self._read(give_up_s):
+                raise AssertionError(f"{words!r} only {found} times in: {self.output}")
+
     def signal(self, number: int) -> None:
         """Send a signal."""
         self._process.send_signal(number)
