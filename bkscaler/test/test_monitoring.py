@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
+from bkscaler.config import read_settings
+from bkscaler.durations import parse_duration
 from bkscaler.test.observed import Played
 from bkscaler.test.test_observability_metrics import families
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
+LIVES = Path(__file__).parent / "data" / "alerts.yaml"
 KNOWN_LABELS = {"namespace", "pod", "le"}
 """What the scraping adds, and what histograms have."""
 
@@ -75,6 +80,37 @@ class MonitoringTests(SynchronousTestCase):
             self.assertIn(rule["labels"]["severity"], ("warning", "critical"))
             self.assertTrue(rule["annotations"]["summary"].endswith("."))
             self.assertTrue(rule["annotations"]["description"])
+
+    def promtool(self, files, *words):
+        """Have Prometheus' own tool look at files in a directory of its own."""
+        promtool = shutil.which("promtool")
+        if promtool is None:
+            self.skipTest("there is no promtool")
+        directory = Path(self.mktemp())
+        directory.mkdir(parents=True)
+        for name, content in files.items():
+            (directory / name).write_text(yaml.safe_dump(content))
+        done = subprocess.run((promtool, *words), check=False, cwd=directory, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_lives(self):
+        """Prometheus' own tool has nothing to say against the alerts, and each fires when it should."""
+        rules = yaml.safe_load((MONITORING / "prometheusrule.yaml").read_text())["spec"]
+        self.promtool({"rules.yaml": rules}, "check", "rules", "--lint=all", "--lint-fatal", "rules.yaml")
+        lives = yaml.safe_load(LIVES.read_text())
+        self.promtool({"rules.yaml": rules, "lives.yaml": lives}, "test", "rules", "lives.yaml")
+
+    def test_language(self):
+        """Every expression of the dashboard is one that Prometheus understands."""
+        expressions = [re.sub(r"\$__\w+", "1h", each) for each in self.expressions()]
+        rules = [{"record": f"r:{number}", "expr": each} for number, each in enumerate(expressions)]
+        groups = {"groups": [{"name": "dashboard", "rules": rules}]}
+        self.promtool({"rules.yaml": groups}, "check", "rules", "rules.yaml")
+
+    def test_waits_less_than_clients(self):
+        """The alert about a long wake fires before the clients that wait by default are let go."""
+        (waits,) = (rule["for"] for rule in self.rules() if rule["alert"] == "BkscalerWakeTakesLong")
+        self.assertLess(parse_duration(waits), read_settings({}, {}).ready_wait_timeout_s)
 
     def test_dashboard(self):
         """Panels have different numbers, do not overlap, and take their data from the chosen source."""
