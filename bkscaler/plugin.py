@@ -158,7 +158,7 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         sources = _sources(scaler, factory, kube, drain, listener)
         status = Status(clock=reactor, sources=sources, recorder=recorder, settings=settings)
         recorder.metrics.read_from(sources)
-        site = AdminSite(missing=sources.missing, status=status.take, recorder=recorder)
+        site = AdminSite(missing=sources.missing, status=status.take, recorder=recorder, reactor=reactor)
         parts.insert(0, Listener(reactor, "admin-addr", settings.admin_addr, site))
     return _together(parts, options)
 

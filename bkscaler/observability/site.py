@@ -9,7 +9,8 @@ What the admin port serves, all of it read-only: probes, metrics, and what there
 ``/readyz``     says what is missing, one line each, with status 503, or ``ready`` with 200
 ==============  ====================================================================================
 
-Imported by the plugin.
+It is made of ``twisted.web.http`` alone: ``twisted.web.server`` and what it imports would take 2 MiB more for
+resources and sessions that five fixed pages do not need. Imported by the plugin.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from typing import Any
 
 from prometheus_client.exposition import choose_encoder
 from twisted.logger import Logger
-from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.http import HTTPFactory, Request
 
 from bkscaler.observability.page import CONTENT_SECURITY_POLICY, render
 from bkscaler.observability.recorder import Recorder
@@ -30,56 +30,86 @@ from bkscaler.observability.status import Take
 TEXT = "text/plain; charset=utf-8"
 Answer = tuple[int, str, bytes]
 """Status, content type, content."""
+Say = Callable[[Request], Answer]
+"""Gives the answer to a request for one page."""
 
 
-class _Page(Resource):
-    """One page. ``say`` gives the answer to each request; what it raises is logged, and answered with 500."""
+class _Asked(Request):
+    """
+    One request. What a page raises is logged, and answered with 500.
+
+    :param pages: by path.
+    """
 
     log = Logger()
 
-    def __init__(self, say: Callable[[Request], Answer]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # twisted.web has no annotations
-        self._say = say
+    def __init__(self, pages: dict[bytes, Say], *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._pages = pages
 
-    def render_GET(self, request: Request) -> bytes:
-        """Answer; HEAD is served by it as well."""
-        try:
-            code, kind, content = self._say(request)
-        except Exception:
-            self.log.failure("a page of the admin port failed")
-            code, kind, content = 500, TEXT, b"this page failed; the log says why\n"
-        request.setResponseCode(code)
+    def process(self) -> None:
+        """Answer; HEAD has no content, which :meth:`write` sees to."""
+        code, kind, content = self._answer()
+        self.setResponseCode(code)
         for name, value in (
             ("content-type", kind),
+            ("content-length", str(len(content))),
             ("cache-control", "no-store"),
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
             ("content-security-policy", CONTENT_SECURITY_POLICY),
         ):
-            request.setHeader(name, value)
-        return content
+            self.responseHeaders.setRawHeaders(name, [value])
+        self.write(content)  # type: ignore[no-untyped-call]  # twisted.web has no annotations here
+        self.finish()  # type: ignore[no-untyped-call]  # nor here
+
+    def _answer(self) -> Answer:
+        say = self._pages.get(self.path)
+        if say is None:
+            return 404, TEXT, b"there is no such page\n"
+        if self.method not in (b"GET", b"HEAD"):
+            self.responseHeaders.setRawHeaders("allow", ["GET, HEAD"])
+            return 405, TEXT, b"this page can only be read\n"
+        try:
+            return say(self)
+        except Exception:
+            self.log.failure("a page of the admin port failed")
+            return 500, TEXT, b"this page failed; the log says why\n"
 
 
-class AdminSite(Site):
+class AdminSite(HTTPFactory):
     """
     The factory of the admin port.
 
     :param missing: says what keeps us from being ready, one line each; nothing when we are.
     :param status: takes the status.
     :param recorder: keeps what is exported.
+    :param reactor: times connections out on which nothing is asked.
     """
 
     noisy = False
 
-    def __init__(self, *, missing: Callable[[], list[str]], status: Take, recorder: Recorder) -> None:
-        root = Resource()
-        root.putChild(b"", _Page(lambda _: (200, "text/html; charset=utf-8", render(status()))))
-        root.putChild(b"status", _Page(lambda _: (200, "application/json", _json(status()))))
-        root.putChild(b"metrics", _Page(lambda request: _metrics(recorder, request)))
-        root.putChild(b"healthz", _Page(lambda _: (200, TEXT, b"ok\n")))
-        root.putChild(b"readyz", _Page(lambda _: _readiness(missing())))
-        super().__init__(root)  # type: ignore[no-untyped-call]  # nor here
-        self.displayTracebacks = False
+    def __init__(
+        self, *, missing: Callable[[], list[str]], status: Take, recorder: Recorder, reactor: Any
+    ) -> None:
+        super().__init__(reactor=reactor)
+        self._pages: dict[bytes, Say] = {
+            b"/": lambda _: (200, "text/html; charset=utf-8", render(status())),
+            b"/status": lambda _: (200, "application/json", _json(status())),
+            b"/metrics": lambda request: _metrics(recorder, request),
+            b"/healthz": lambda _: (200, TEXT, b"ok\n"),
+            b"/readyz": lambda _: _readiness(missing()),
+        }
+
+    def startFactory(self) -> None:
+        """Do not tell the time for a log every second, as the factory that writes one does."""
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Have each connection ask for our pages."""
+        channel = super().buildProtocol(addr)
+        assert channel is not None
+        channel.requestFactory = lambda *args, **more: _Asked(self._pages, *args, **more)
+        return channel
 
     def log(self, request: Any) -> None:
         """Log nothing: a kubelet asks every few seconds."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-from treq.testing import RequestTraversalAgent
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.client import readBody
 from twisted.web.http_headers import Headers
 
 from bkscaler.observability.site import AdminSite
@@ -21,17 +22,35 @@ class SiteTests(SynchronousTestCase):
         self.played.asleep()
         self.take = self.played.status.take
 
+    def site(self):
+        """Make the site."""
+        sources = self.played.sources
+        return AdminSite(
+            missing=sources.missing,
+            status=self.take,
+            recorder=self.played.recorder,
+            reactor=self.played.clock,
+        )
+
     def ask(self, path, method="GET", **headers):
         """Ask for a page; give its status, headers and text."""
-        site = AdminSite(missing=self.played.sources.missing, status=self.take, recorder=self.played.recorder)
-        agent = RequestTraversalAgent(site.resource)
-        sent = Headers({key: [value] for key, value in headers.items()})
-        response = self.successResultOf(
-            agent.request(method.encode(), f"http://localhost{path}".encode(), sent)
-        )
-        body = readBody(response)
-        agent.flush()
-        return response.code, response.headers, self.successResultOf(body).decode()
+        transport = self.send(f"{method} {path} HTTP/1.0\r\n", headers)
+        head, _, text = transport.value().decode().partition("\r\n\r\n")
+        first, *lines = head.split("\r\n")
+        given = Headers()
+        for line in lines:
+            given.addRawHeader(*line.split(": ", 1))
+        self.assertTrue(transport.disconnecting)
+        return int(first.split()[1]), given, text
+
+    def send(self, line, headers):
+        """Send a request on a connection of its own; give the transport, which has the answer."""
+        channel, transport = self.site().buildProtocol(None), StringTransport()
+        channel.makeConnection(transport)
+        self.addCleanup(channel.connectionLost, Failure(ConnectionDone()))
+        words = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+        channel.dataReceived(f"{line}{words}\r\n".encode())
+        return transport
 
     def test_healthz(self):
         """The process is healthy as long as it answers, whatever is missing."""
@@ -80,9 +99,28 @@ class SiteTests(SynchronousTestCase):
     def test_read_only(self):
         """Nothing can be changed: other methods are refused, other addresses not found."""
         for path in ("/", "/status", "/metrics", "/healthz"):
-            self.assertEqual(self.ask(path, "POST")[0], 405)
+            code, headers, _ = self.ask(path, "POST")
+            self.assertEqual((code, headers.getRawHeaders("allow")), (405, ["GET, HEAD"]))
         for path in ("/elsewhere", "/status/more", "/page.css"):
             self.assertEqual(self.ask(path)[0], 404)
+
+    def test_kept_connection(self):
+        """A scraper may ask again on the same connection; one on which nothing is asked is closed."""
+        channel, transport = self.site().buildProtocol(None), StringTransport()
+        channel.makeConnection(transport)
+        channel.dataReceived(2 * b"GET /healthz?a=b HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.assertEqual(transport.value().count(b"HTTP/1.1 200 OK"), 2)
+        self.assertFalse(transport.disconnecting)
+        self.played.clock.advance(61)
+        self.assertTrue(transport.disconnecting)
+        channel.connectionLost(Failure(ConnectionDone()))
+
+    def test_still(self):
+        """A site that nobody asks does nothing at all, not even once a second."""
+        site = self.site()
+        site.doStart()
+        self.assertEqual(self.played.clock.getDelayedCalls(), [])
+        site.doStop()
 
     def test_page_fails(self):
         """A page that fails is answered with 500 and logged; the others go on."""
