@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from bkscaler.errors import ConfigurationError
 
 
@@ -206,6 +204,8 @@ class KubeFiles:
 
 def _parse(path: str, *, may_be_empty: bool) -> dict[str, Any]:
     """Read YAML; its own messages may quote the file, tokens too, so only the place is told."""
+    import yaml  # noqa: PLC0415  # 1 MiB that a pod, which has a ServiceAccount instead, does without
+
     try:
         with open(path, "rb") as file:
             content = yaml.safe_load(file.read())
