@@ -7,12 +7,14 @@ import re
 import shutil
 import struct
 import subprocess
+import threading
 import zlib
 from html import escape
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bkscaler.observability.page import render
+from bkscaler.observability.page import CONTENT_SECURITY_POLICY, render
 from bkscaler.test.test_observability_page import EVIL, SCENES
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -22,6 +24,29 @@ SIZE = "--window-size=1000,400"
 FRAME = "style='width:1000px;height:400px;border:0'"
 ROWS = 110
 """How many rows of a picture are looked at: they show the page's ground, its head and the builder's state."""
+
+
+class Pages(HTTPServer):
+    """Gives its first page once, and from then on the second."""
+
+    pages: list[bytes]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers whatever is asked for."""
+
+    def do_GET(self):
+        """Give the next page."""
+        pages = self.server.pages
+        page = pages.pop(0) if len(pages) > 1 and self.path == "/" else pages[0]
+        self.send_response(200)
+        self.send_header("content-type", "text/html; charset=utf-8")
+        self.send_header("content-security-policy", CONTENT_SECURITY_POLICY)
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *_):
+        """Say nothing."""
 
 
 class BrowserTests(SynchronousTestCase):
@@ -37,6 +62,10 @@ class BrowserTests(SynchronousTestCase):
         path = os.path.join(directory, "page.html")
         with open(path, "wb") as file:
             file.write(page or render(SCENES[name]().status.take()))
+        return self.open(f"file://{path}", directory, *words)
+
+    def open(self, address, directory, *words):
+        """Have the browser open an address; give what it writes to its output."""
         done = subprocess.run(
             (
                 CHROMIUM,
@@ -47,7 +76,7 @@ class BrowserTests(SynchronousTestCase):
                 "--virtual-time-budget=500",
                 f"--user-data-dir={directory}/profile",
                 *words,
-                f"file://{path}",
+                address,
             ),
             capture_output=True,
             timeout=LIMIT_S,
@@ -71,6 +100,25 @@ class BrowserTests(SynchronousTestCase):
             self.assertIn("<h1>", shown)
         self.assertNotIn("<img", shown)
         self.assertEqual(shown.count("<script>"), 1, EVIL)
+
+    def test_refreshed(self):
+        """The script puts new content in place of the old, and has a new state read out."""
+        pages = [render(SCENES[name]().status.take()) for name in ("asleep", "waking")]
+        server = Pages(("127.0.0.1", 0), Handler)
+        server.pages = pages
+        self.addCleanup(server.server_close)
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        self.addCleanup(serving.join)
+        self.addCleanup(server.shutdown)
+        directory = os.path.abspath(self.mktemp())
+        address = f"http://127.0.0.1:{server.server_port}/"
+        shown = self.open(address, directory, "--dump-dom", "--virtual-time-budget=7000")
+        self.assertIn("<h1>Waking</h1>", shown)
+        self.assertRegex(shown, r"<title>Waking ")
+        self.assertRegex(
+            shown, r'id="news"[^>]*>Waking\. pod buildkitd-0: pulling image .* 2 clients are held'
+        )
 
     def test_without_javascript(self):
         """Where scripts are not allowed the page looks the same."""

@@ -123,6 +123,25 @@ class StatusTests(SynchronousTestCase):
             given |= {key} if whole else {f"{key}.{inner}" for inner in value}
         self.assertEqual(given, documented)
 
+    def test_documented_within(self):
+        """Where a field is a list or a mapping of named things, its row has each name."""
+        if not DOCS.is_dir():
+            self.skipTest("the documentation is not installed")
+        rows = re.findall(r"^\| (`.+?) \| (.+) \|$", (DOCS / "status.md").read_text(), re.M)
+        told = {name: words for names, words in rows for name in re.findall(r"`([\w.]+)`", names)}
+        status = awake().status.take()
+        for name, value in (
+            ("connections.list", status["connections"]["list"][0]),
+            ("happenings", status["happenings"][0]),
+            ("statefulset", status["statefulset"]),
+            ("builder.pods", status["builder"]["pods"][0]),
+            ("builder.replicas", status["builder"]["replicas"]),
+            ("last_24h.seconds", status["last_24h"]["seconds"]),
+            ("last_24h.spans", status["last_24h"]["spans"][0]),
+            ("last_24h.wakes", status["last_24h"]["wakes"][0]),
+        ):
+            self.assertLessEqual(set(value), set(re.findall(r"`(\w+)`", told[name])), name)
+
     def test_every_state(self):
         """In every state it can be written as JSON, and says in words what is, why, and what comes next."""
         for state in State:

@@ -170,6 +170,7 @@ class SumTests(SynchronousTestCase):
         lines = [json.loads(line) for line in self.world.bkscaler.output.splitlines()]
         told = [line for line in lines if line.get("event") == "connection_ended"]
         self.assertEqual(len(told), 100)
+        self.assertEqual([line for line in lines if "traceback" in line or line["level"] == "error"], [])
         for direction in ("up", "down"):
             self.assertEqual(now["bkscaler_relayed_bytes_total", direction], self.moved)
             self.assertEqual(sum(line[f"bytes_{direction}"] for line in told), self.moved)
