@@ -134,6 +134,8 @@ class SumTests(SynchronousTestCase):
         for client in mortal:
             self.assertRaises(ConnectionResetError, client.recv, 1)
         self.assertEqual(anchor.recv(1), b"")
+        # The dying process may take clients with it that are joined to it meanwhile.
+        self.world.bkscaler.until_told("builder is waking", 2)
         return anchor
 
     def test_adds_up(self):
@@ -188,7 +190,7 @@ class SumTests(SynchronousTestCase):
             asked = output.count(f"scaling to {replicas}:")
             self.assertEqual(now["bkscaler_scale_requests_total", direction, "ok"], asked)
         self.assertEqual(now["bkscaler_wakes_total", "ready"], now["bkscaler_wake_seconds_count",])
-        self.assertGreaterEqual(now["bkscaler_wakes_total", "ready"], 1)
+        self.assertEqual(now["bkscaler_wakes_total", "ready"], 2)
         self.assertIn(now["bkscaler_wakes_total", "failed"], range(1, 6))
         phases = [
             now["bkscaler_wake_phase_seconds_sum", phase]
