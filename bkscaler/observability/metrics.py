@@ -162,8 +162,9 @@ class _StateTime:
         self._seconds = dict.fromkeys(State, 0.0)
 
     def enter(self, state: State) -> None:
-        self._seconds = self.seconds()
-        self._state, self._since_s = state, self._clock.seconds()
+        now_s = self._clock.seconds()
+        self._seconds[self._state] += now_s - self._since_s
+        self._state, self._since_s = state, now_s
 
     def seconds(self) -> dict[State, float]:
         running_s = self._clock.seconds() - self._since_s
