@@ -54,6 +54,13 @@ class ApiUnreachable(ApiError):
         self.sent = sent
 
 
+class WatchSilent(ApiUnreachable):
+    """
+    Nothing was heard in a watch for so long that its server may be dead, or has had nothing to say. Ask for
+    the watch again, on a new connection; whether that is answered tells which.
+    """
+
+
 class ApiStatus(ApiError):
     """
     The server answered with an error status that has no class of its own. Back off and retry.

@@ -191,7 +191,7 @@ def _readiness(value: dict[str, Any], settings: Settings) -> Finding:
         words = f"is not waited for (--readiness {settings.readiness})"
         return Finding(level=Level.OK, subject=subject, words=words)
     probes = [fields.mapping(each, "readinessProbe") for each in _containers(value)]
-    slowest = max((_worst_s(probe) for probe in probes if probe), default=None)
+    slowest = max((_worst_s(each) for each in _containers(value) if each.get("readinessProbe")), default=None)
     if slowest is None:
         return Finding(
             level=Level.WARN,
@@ -206,18 +206,23 @@ def _readiness(value: dict[str, Any], settings: Settings) -> Finding:
     words = f"adds up to {slowest} s to each cold start"
     if slowest <= QUICK_S:
         return Finding(level=Level.OK, subject=subject, words=words)
-    todo = "set periodSeconds: 1 without initialDelaySeconds, or run with --readiness grpc"
+    todo = "set periodSeconds: 1 without initialDelaySeconds or startupProbe, or run with --readiness grpc"
     return Finding(level=Level.WARN, subject=subject, words=words, todo=todo)
 
 
-def _worst_s(probe: dict[str, Any]) -> int:
+def _worst_s(container: dict[str, Any]) -> int:
     """
-    Say how long after it listens a pod may still not be Ready: the first probe comes after the initial delay,
-    the next ones a period apart, as many as are needed.
+    Say how long after it listens a container may still not be Ready: the first probe comes after the initial
+    delay, the next ones a period apart, as many as are needed; and a startup probe comes before them.
     """
-    period = fields.number(probe, "periodSeconds") or 10
-    times = fields.number(probe, "successThreshold") or 1
-    return fields.number(probe, "initialDelaySeconds") + period * times
+    worst = 0
+    for kind in ("startupProbe", "readinessProbe"):
+        probe = fields.mapping(container, kind)
+        if probe:
+            period = fields.number(probe, "periodSeconds") or 10
+            times = fields.number(probe, "successThreshold") or 1
+            worst += fields.number(probe, "initialDelaySeconds") + period * times
+    return worst
 
 
 def _management(value: dict[str, Any]) -> Finding:

@@ -20,7 +20,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from bkscaler.errors import ApiUnreachable
+from bkscaler.errors import ApiUnreachable, WatchSilent
 
 
 def read_body(response: Any, limit_bytes: int) -> Deferred[bytes]:
@@ -76,7 +76,7 @@ async def follow(
     :param on_bytes: called with each piece; what it raises closes the connection.
     :param clock: measures the silence.
     :param silence_s: longest time without a byte, > 0.
-    :raises ApiUnreachable: after the silence.
+    :raises WatchSilent: after the silence.
     :raises Exception: what a callback raised, or Twisted's exception when the body was cut.
     """
     silent = False
@@ -98,7 +98,7 @@ async def follow(
     except CancelledError as error:
         if not silent:
             raise
-        raise ApiUnreachable(f"nothing heard for {silence_s:g} s", sent=True) from error
+        raise WatchSilent(f"nothing heard for {silence_s:g} s", sent=True) from error
     finally:
         if limit.active():
             limit.cancel()

@@ -24,7 +24,14 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
 from bkscaler import __version__
-from bkscaler.errors import ApiError, ApiUnreachable, ConfigurationError, Forbidden, Unauthorized
+from bkscaler.errors import (
+    ApiError,
+    ApiUnreachable,
+    ConfigurationError,
+    Forbidden,
+    Unauthorized,
+    WatchSilent,
+)
 from bkscaler.kube.auth import ClusterAccess, ExecPlugin
 from bkscaler.kube.body import WholeBody, follow, json_object, read_body
 from bkscaler.kube.execplugin import PluginCredentials
@@ -210,7 +217,8 @@ class ApiClient:
         :param timeout_s: time limit for the head of the answer, > 0.
         :returns: None when the server has ended the stream in an orderly way.
         :raises ApiStatus: when the server did not accept.
-        :raises ApiUnreachable: when there was no answer, the stream was cut, or it was silent too long.
+        :raises ApiUnreachable: when there was no answer, or the stream was cut.
+        :raises WatchSilent: when it was silent for too long.
         :raises ApiError: whatever of our errors ``on_open`` or ``on_bytes`` raised.
         :raises CancelledError: when the caller cancels, which closes the connection at once.
         """
@@ -236,6 +244,9 @@ class ApiClient:
         """
         try:
             return await translated(work)
+        except WatchSilent:
+            self._drop_idle()
+            raise
         except ApiUnreachable:
             self._tell(verb, 0)
             self._drop_idle()

@@ -29,7 +29,13 @@ from bkscaler.kube.auth import (
     token_problem,
 )
 from bkscaler.kube.kubefile import KubeFiles, Part
-from bkscaler.kube.tls import CertificateSource, certificates_in, client_certificate, no_certificate
+from bkscaler.kube.tls import (
+    CertificateSource,
+    certificates_in,
+    client_certificate,
+    is_server_name,
+    no_certificate,
+)
 
 EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 """Versions of the exchange with credential plugins that we speak; they differ only in their names."""
@@ -117,7 +123,7 @@ def _access(cluster: Part, user: Part, source: str) -> ClusterAccess:
         credentials=credentials,
         certificate=certificate,
         plugin=plugin,
-        tls_server_name=cluster.text("tls-server-name") or None,
+        tls_server_name=_server_name(cluster),
         verify=verify,
         source=source,
     )
@@ -127,12 +133,20 @@ def _server(cluster: Part, *, with_secret: bool) -> str:
     """Check the URL of the API server."""
     server = cluster.text("server", needed=True)
     url = _split(server)
-    if url is None or "@" in url.netloc:
+    if url is None or "@" in url.netloc or not is_server_name(url.hostname):
         shown = "the URL" if "@" in server else repr(server)
         raise cluster.wrong("server", f"{shown} is not like https://host:port")
     if url.scheme == "http" and with_secret:
         raise cluster.wrong("server", f"{server!r}: a token or password is not sent without TLS; use https")
     return server.rstrip("/")
+
+
+def _server_name(cluster: Part) -> str | None:
+    """Check the name that the certificate must hold."""
+    name = cluster.text("tls-server-name")
+    if name and not is_server_name(name):
+        raise cluster.wrong("tls-server-name", f"{name!r} is neither a name of a host nor an IP address")
+    return name or None
 
 
 def _split(server: str) -> Any:

@@ -11,11 +11,18 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bkscaler.errors import ConfigurationError
+from bkscaler.kube import fields
+
+MAX_PROBLEM_CHARS = 1000
+"""The most of a problem that is told; long enough for two paths."""
+_UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""White space is left out, as certificates have line ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,21 +41,23 @@ class Part:
 
     def wrong(self, key: str, problem: str) -> ConfigurationError:
         """Make the error that names file and field; ``key`` may be ``""`` for the part itself."""
-        field = f"{self.where}.{key}" if key else self.where
-        return ConfigurationError(f"{self.file}: {field}: {problem}")
+        return ConfigurationError(_line(self.file, f"{self.where}.{key}" if key else self.where, problem))
 
     def text(self, key: str, *, needed: bool = False, secret: bool = False) -> str:
         """
         Read a string; a number where a string belongs is a frequent slip.
 
         :returns: ``""`` when there is none.
-        :raises ConfigurationError: when it is no string, or missing and needed.
+        :raises ConfigurationError: when it is no string, holds what no path, name or header can hold, or is
+            missing and needed.
         """
         value = self.values.get(key)
         if needed and value in (None, ""):
             raise self.wrong(key, "is missing")
         if value is not None and not isinstance(value, str):
             raise self.wrong(key, f"{'the value' if secret else repr(value)} is not text")
+        if value and _UNUSABLE.search(value):
+            raise self.wrong(key, "holds a control character, or half a character")
         return value or ""
 
     def flag(self, key: str) -> bool:
@@ -133,6 +142,9 @@ class Part:
         value = self.values.get(key)
         if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             raise self.wrong(key, "is not a list of texts")
+        for number, each in enumerate(value or []):
+            if _UNUSABLE.search(each):
+                raise self.wrong(f"{key}[{number}]", "holds a control character, or half a character")
         return list(value or [])
 
 
@@ -161,11 +173,11 @@ class KubeFiles:
         for file, content in self._files:
             name = content.get("current-context")
             if name not in (None, "") and not isinstance(name, str):
-                raise ConfigurationError(f"{file}: current-context: {name!r} is not text")
+                raise ConfigurationError(_line(file, "current-context", f"{name!r} is not text"))
             if name:
                 return str(name)
         raise ConfigurationError(
-            f"{self.paths}: current-context: names no context; choose one of {self._names('contexts')}"
+            _line(self.paths, "current-context", f"names no context; choose one of {self._names('contexts')}")
         )
 
     def find(self, section: str, key: str, name: str, named_by: str) -> Part:
@@ -181,15 +193,26 @@ class KubeFiles:
         for file, content in self._files:
             entries = content.get(section) or []
             if not isinstance(entries, list):
-                raise ConfigurationError(f"{file}: {section}: is not a list")
+                raise ConfigurationError(_line(file, section, "is not a list"))
             found = [each for each in entries if isinstance(each, dict) and each.get("name") == name]
             if len(found) > 1:
-                raise ConfigurationError(f"{file}: {section}: has {name!r} twice")
+                raise ConfigurationError(_line(file, section, f"has {name!r} twice"))
             if found:
                 return Part(file=file, where=f"{section}[{name}]", values=found[0]).part(key)
+        self._refuse_odd(section)
         raise ConfigurationError(
-            f"{self.paths}: {named_by}: {name!r} is not in {section}, which has {self._names(section)}"
+            _line(self.paths, named_by, f"{name!r} is not in {section}, which has {self._names(section)}")
         )
+
+    def _refuse_odd(self, section: str) -> None:
+        """Name an entry that nothing can be found by: it may be the one that is looked for."""
+        for file, content in self._files:
+            for number, each in enumerate(content.get(section) or []):
+                where = f"{section}[{number}]"
+                if not isinstance(each, dict):
+                    raise ConfigurationError(_line(file, where, "is not a mapping"))
+                if not Part(file=file, where=where, values=each).text("name"):
+                    raise ConfigurationError(_line(file, f"{where}.name", "is missing"))
 
     def _names(self, section: str) -> str:
         """List what there is, for who has named something else."""
@@ -200,6 +223,11 @@ class KubeFiles:
                 if isinstance(each, dict) and "name" in each:
                     names[str(each["name"])] = None
         return ", ".join(names) or f"(there are no {section})"
+
+
+def _line(files: str, field: str, problem: str) -> str:
+    """Say where what is wrong, in one line, whatever is quoted in it."""
+    return fields.one_line(f"{files}: {field}: {problem}", MAX_PROBLEM_CHARS)
 
 
 def _parse(path: str, *, may_be_empty: bool) -> dict[str, Any]:
@@ -219,4 +247,9 @@ def _parse(path: str, *, may_be_empty: bool) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: is not a kubeconfig: it holds no mapping")
+    for key, wanted in (("apiVersion", "v1"), ("kind", "Config")):
+        if content.get(key) not in (None, "", wanted):
+            raise ConfigurationError(
+                _line(path, key, f"{content[key]!r} is not {wanted}, as in a kubeconfig")
+            )
     return content

@@ -79,7 +79,7 @@ class Permissions:
         if self._once:
             return []
         if not self._asked:
-            return ["the API server has not been asked for our rights yet"]
+            return ["the API server has not said yet what our rights are"]
         return [missing.words for missing in self._missing if missing.essential]
 
     def start(self) -> None:

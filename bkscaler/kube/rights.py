@@ -109,10 +109,12 @@ class Missing:
 
     @property
     def command(self) -> str:
-        """The ``kubectl`` line that grants it, without touching a Role that is there."""
+        """The ``kubectl`` line that grants it, without touching a Role that is there, of whatever builder."""
         first = self.rights[0]
-        kind = "-".join(filter(None, (first.resource, first.subresource)))
-        role = f"bkscaler-{self._verbs.replace(',', '-')}-{kind}"
+        kind = "-".join(filter(None, (first.resource, first.subresource, first.name)))
+        account = self.user.removeprefix(_SERVICE_ACCOUNT).replace(":", "-")
+        whose = f"-{account}" if self.user.startswith(_SERVICE_ACCOUNT) else ""
+        role = f"bkscaler-{self._verbs.replace(',', '-')}-{kind}{whose}"
         name = f" --resource-name={first.name}" if first.name else ""
         kubectl = f"kubectl -n {self.namespace}"
         return (

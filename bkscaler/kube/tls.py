@@ -104,6 +104,15 @@ def client_certificate(certificate_pem: bytes, key_pem: bytes) -> ClientCertific
     return ClientCertificate(certificate=first, key=key, chain=tuple(others))
 
 
+def is_server_name(name: str) -> bool:
+    """Tell whether a certificate can be compared with this name or IP address: a handshake would fail."""
+    try:
+        optionsForClientTLS(name, trustRoot=trustRootFromCertificates([]))
+    except ValueError:
+        return False
+    return True
+
+
 @implementer(IPolicyForHTTPS)
 class ServerIdentity:
     """

@@ -5,14 +5,16 @@ The loop of one :class:`Reflector`::
 
     list --> watch --clean end--> watch from the last version
       ^        |
+      |        +--silence--> watch from the last version, on a new connection; list after many of them
       |        +--410 (HTTP status or ERROR line)--> list again at once
       +--------+--any other failure--> wait (back-off, Retry-After) --> list again
 
-Three times are involved. The server sends a bookmark about every 60 s and ends a watch after the
-``timeoutSeconds`` we ask for, 240-300 s, random so that many clients do not come back together. A watch
-can also die without a word (an API server that is shutting down keeps it open and silent for 60 s); we
-take :data:`SILENCE_S`, more than one bookmark's interval, for dead. Where that is too slow for somebody who
-waits, :meth:`bkscaler.kube.cluster.ClusterView.refresh` asks directly. Imported by ``kube.cluster``.
+Three times are involved. The server sends a bookmark about every 60 s, if the version of its data has gone
+on, and ends a watch after the ``timeoutSeconds`` we ask for, 240-300 s, random so that many clients do not
+come back together. A watch can also die without a word (an API server that is shutting down keeps it open
+and silent for 60 s). A silent one may be either, so after :data:`SILENCE_S` it is asked for anew: from a dead
+server no answer comes, and that is the failure. Where this is too slow for somebody who waits,
+:meth:`bkscaler.kube.cluster.ClusterView.refresh` asks directly. Imported by ``kube.cluster``.
 """
 
 from __future__ import annotations
@@ -27,16 +29,22 @@ from twisted.logger import Logger
 
 from bkscaler.backoff import Backoff
 from bkscaler.durations import format_duration
-from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Gone, Throttled
+from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Gone, Throttled, WatchSilent
 from bkscaler.kube import fields
 from bkscaler.kube.client import ApiClient
 from bkscaler.kube.wire import WatchDecoder
 
 OnRestart = Callable[[str], None]
-"""Told why a watch has ended and is begun anew: ``ended`` (as the server was asked to), ``expired`` (410),
-``unreachable``, ``refused`` (an error status) or ``failed`` (anything else)."""
+"""Told why a watch has ended and is begun anew: ``ended`` (as the server was asked to), ``silent``,
+``expired`` (410), ``unreachable``, ``refused`` (an error status) or ``failed`` (anything else)."""
 SILENCE_S = 90.0
-"""A watch that says nothing for this long is dead: one and a half times the interval of bookmarks."""
+"""A watch that says nothing for this long may be dead: one and a half times the interval of bookmarks."""
+SILENT_WATCHES = 7
+"""
+After so many in a row without a word, list anew: a server whose data has gone back in time (restored from a
+backup) is silent for ever about a version it does not have. Longer than ten minutes, as etcd by default
+reports its progress no oftener, without which an idle cluster has no new bookmark to send.
+"""
 WATCH_MIN_S, WATCH_MAX_S = 240, 300
 """What we ask for as ``timeoutSeconds``, between these."""
 SHORT_WATCH_S = 1.0
@@ -169,7 +177,7 @@ class Reflector:
                 await self._pause_after(ApiError(f"{type(error).__name__}: {error}"))
 
     async def _list_and_watch(self) -> None:
-        """List, then watch until something fails."""
+        """List, then watch until something fails, or nothing has been heard for very long."""
         self._call(self._listener.on_listing)
         answer = await self._client.request("GET", self._path, params=self._selector)
         version = fields.text(answer, "metadata", "resourceVersion")
@@ -177,12 +185,18 @@ class Reflector:
             raise ApiError("the list has no resourceVersion")
         self._version = version
         self._call(self._listener.on_list, fields.items(answer, "items"), version)
-        while True:
-            await self._watch()
-            self._call(self._on_restart, "ended")
+        silent = 0
+        while silent < SILENT_WATCHES:
+            reason = "ended"
+            try:
+                await self._watch()
+            except WatchSilent:
+                reason = "silent"
+            silent = 0 if self._heard else silent + 1
+            self._call(self._on_restart, reason)
 
     async def _watch(self) -> None:
-        """Watch once, from the last version seen, until a clean end."""
+        """Watch once, from the last version seen, until a clean end; raises what else ends it."""
         decoder = WatchDecoder()
         self._heard = False
         began_s = self._clock.seconds()

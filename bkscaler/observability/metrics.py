@@ -31,7 +31,7 @@ PHASE_BUCKETS_S = (0.05, 0.25, 1, 2, 5, 10, 20, 30, 60, 120, 300)
 DIRECTIONS = ("up", "down")
 SCALE_RESULTS = ("ok", "conflict", "refused", "failed")
 _SCALE_LABELS = {"direction": DIRECTIONS, "result": SCALE_RESULTS}
-RESTART_REASONS = ("ended", "expired", "unreachable", "refused", "failed")
+RESTART_REASONS = ("ended", "silent", "expired", "unreachable", "refused", "failed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -348,22 +348,57 @@ class KustomizationTests(DeployCase):
 
     def test_other_names(self) -> None:
         """With its values changed, no manifest holds an old name where a new one is meant."""
-        folder = Path(tempfile.mkdtemp(prefix="bkscaler-test-"))
-        self.addCleanup(shutil.rmtree, folder)
-        shutil.copytree(KUBERNETES, folder / "kubernetes")
-        text = (DEPLOY / "kustomization.yaml").read_text()
-        for old, new in (
+        found = self.copied(
             ("- namespace=buildkitd-scaler-system", "- namespace=scaling"),
             ("- statefulset=buildkitd", "- statefulset=workshop"),
             ("- statefulset-namespace=default", "- statefulset-namespace=builders"),
             ("- headless-service=buildkitd-headless", "- headless-service=workshop-pods"),
             ("newName: your-repo/buildkitd-autoscaler", "newName: registry.example/bkscaler"),
             ("newTag: your-tag", "newTag: v1.2.3"),
-        ):
+        )
+        self.check_other_names(found)
+
+    def copied(self, *changes: tuple[str, str], more: str = "") -> dict[tuple[str, str, str], Manifest]:
+        """Render a copy of the folder whose kustomization has some lines changed, and some more."""
+        folder = Path(tempfile.mkdtemp(prefix="bkscaler-test-"))
+        self.addCleanup(shutil.rmtree, folder)
+        shutil.copytree(KUBERNETES, folder / "kubernetes")
+        text = (DEPLOY / "kustomization.yaml").read_text()
+        for old, new in changes:
             self.assertEqual(text.count(old + "\n"), 1, old)
             text = text.replace(old + "\n", new + "\n")
-        (folder / "kustomization.yaml").write_text(text)
-        self.check_other_names(self.rendered(folder))
+        (folder / "kustomization.yaml").write_text(text + more)
+        return self.rendered(folder)
+
+    def test_second_builder(self) -> None:
+        """A copy made as docs/operations.md says shares no object with the first and is about its own set."""
+        told = (ROOT / "docs/operations.md").read_text().split("## Several builders")[1].split("## ")[0]
+        values = re.findall(r"^    - (([a-z-]+)=\S+)$", told, re.MULTILINE)
+        suffix = re.findall(r"`(nameSuffix: (\S+))`", told)
+        self.assertEqual((len(values), len(suffix)), (4, 1))
+        lines = (DEPLOY / "kustomization.yaml").read_text().splitlines()
+        old = {
+            key: line.strip() for _, key in values for line in lines if line.strip().startswith(f"- {key}=")
+        }
+        second = self.copied(*((old[key], f"- {new}") for new, key in values), more=suffix[0][0] + "\n")
+        self.assertEqual(set(second) & set(self.rendered(DEPLOY)), set())
+        objects = {kind: manifest for (kind, _, _), manifest in second.items()}
+        self.assertEqual(len(objects), len(second))
+        own, name, new = suffix[0][1], "buildkitd-autoscaler", dict(v.split("=") for v, _ in values)
+        rules = objects["Role"]["rules"]
+        self.assertEqual([r.get("resourceNames") for r in rules[:2]], [[new["statefulset"]]] * 2)
+        self.assertEqual(objects["RoleBinding"]["roleRef"]["name"], name + own)
+        (subject,) = objects["RoleBinding"]["subjects"]
+        self.assertEqual((subject["namespace"], subject["name"]), (new["namespace"], name + own))
+        pod = objects["Deployment"]["spec"]["template"]["spec"]
+        self.assertEqual((pod["serviceAccountName"], pod["containers"][0]["name"]), (name + own, name))
+        settings = read_settings({}, {each["name"]: each["value"] for each in pod["containers"][0]["env"]})
+        self.assertEqual(
+            (settings.sts_name, settings.sts_namespace, settings.headless_service_name),
+            (new["statefulset"], new["statefulset-namespace"], new["headless-service"]),
+        )
+        for kind in ("ServiceAccount", "Deployment", "Service"):
+            self.assertEqual(objects[kind]["metadata"]["namespace"], new["namespace"])
 
     def check_other_names(self, found: dict[tuple[str, str, str], Manifest]) -> None:
         """Look at every place where a name must have changed."""

@@ -79,6 +79,9 @@ class ExaminationTests(SynchronousTestCase):
         ]
         for probe, level, words in cases:
             self.assert_found(make_set(probe=probe), "readinessProbe", level, words)
+        started = make_set()
+        started["spec"]["template"]["spec"]["containers"][0]["startupProbe"] = {"grpc": {"port": 8273}}
+        self.assert_found(started, "readinessProbe", Level.WARN, "up to 11 s")
         unwaited = make_set(probe={})
         self.assert_found(unwaited, "readinessProbe", Level.OK, "not waited for", readiness="grpc")
 

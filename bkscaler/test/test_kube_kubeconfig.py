@@ -121,11 +121,30 @@ class KubeconfigTests(KubeconfigCase):
 
     def test_bad_servers(self):
         """What is no URL of an API server is refused, and so is a token without TLS."""
-        for server in ("kube:6443", "ftp://k", "https://", "https://k:0", "https://k:99999", "https://ü", 7):
+        for server in (
+            "https://a..b",
+            f"https://{'a' * 64}",
+            "https://a b",
+            "kube:6443",
+            "ftp://k",
+            "https://",
+            "https://k:0",
+            "https://k:99999",
+            "https://ü",
+            7,
+        ):
             self.assertIn("clusters[c].cluster.server", self.problem(kubeconfig({"server": server})))
         self.assertIn("is missing", self.problem(kubeconfig({"server": None})))
         self.assertIn("without TLS", self.problem(kubeconfig({"server": "http://k"})))
         self.assertIn("the URL", self.problem(kubeconfig({"server": "https://me:sesame@k"})))
+
+    def test_bad_server_names(self):
+        """A name that no certificate can hold is refused here, and not at each connection."""
+        for name in ("a..b", "a" * 64, " ", "https://kube", "kube:6443", "*.example", 7):
+            text = self.problem(kubeconfig({"tls-server-name": name}))
+            self.assertIn("clusters[c].cluster.tls-server-name", text)
+        for name in ("kube.example", "k", "192.0.2.7", "2001:db8::7", "bücher.example"):
+            self.assertEqual(load(self.write(kubeconfig({"tls-server-name": name}))).tls_server_name, name)
 
     def test_bad_authorities(self):
         """Authorities that cannot be read are refused, with the field."""
@@ -169,6 +188,33 @@ class KubeconfigTests(KubeconfigCase):
             {"current-context": 5},
         ):
             self.problem(kubeconfig(**top))
+
+    def test_nothing_to_find_by(self):
+        """An entry without a name, or of another shape, is told where something is looked for in vain."""
+        server = {"server": "https://k"}
+        for clusters, field in (
+            (["x"], "clusters[0]: is not a mapping"),
+            ([{"nme": "c", "cluster": server}], "clusters[0].name: is missing"),
+            ([{"name": "other", "cluster": server}, {"name": 7}], "clusters[1].name: 7 is not text"),
+        ):
+            self.assertIn(field, self.problem(kubeconfig(clusters=clusters)))
+
+    def test_other_file(self):
+        """A manifest that was named by mistake is told by its kind, and another version by its number."""
+        self.assertIn("kind: 'Pod' is not Config", self.problem(kubeconfig(kind="Pod")))
+        self.assertIn("apiVersion: 'v2' is not v1", self.problem(kubeconfig(apiVersion="v2")))
+
+    def test_unusable_characters(self):
+        """What no path, name or header can hold is refused with its field; no problem has a second line."""
+        for char in ("\x00", "\x1b", "\ud800"):
+            for user in ({"tokenFile": f"a{char}"}, {"username": "me", "password": f"sesame{char}"}):
+                self.assertIn("holds a control character", self.problem(kubeconfig(user=user)))
+            cluster = {"certificate-authority-data": None, "certificate-authority": f"a{char}"}
+            self.assertIn("cluster.certificate-authority: holds", self.problem(kubeconfig(cluster)))
+            text = self.problem(kubeconfig(user={"exec": {**EXEC, "args": ["a", f"sesame{char}"]}}))
+            self.assertIn("exec.args[1]: holds", text)
+        self.assertIn("a b", self.problem(kubeconfig(user={"tokenFile": "a\nb"})))
+        self.assertIn("a b", self.problem(kubeconfig(users=[{"name": "a\nb"}])))
 
     def test_no_kubeconfig(self):
         """What is no YAML mapping is refused; the content is not quoted."""

@@ -1,6 +1,7 @@
 """Rights: the table, the words for what is missing, and how long they are asked for."""
 
 import json
+import re
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -53,13 +54,13 @@ class WordsTests(SynchronousTestCase):
 
     def test_named(self):
         """Verb, resource, object and namespace are named, with the line that grants it and the manifest's."""
+        role = "bkscaler-patch-statefulsets-scale-buildkitd-tools-bkscaler"
         self.assertEqual(
             Missing(rights=(SCALE,), namespace="builds", user=ACCOUNT).words,
             'no right to patch statefulsets.apps/scale "buildkitd" in namespace builds; grant it with: '
-            "kubectl -n builds create role bkscaler-patch-statefulsets-scale --verb=patch "
+            f"kubectl -n builds create role {role} --verb=patch "
             "--resource=statefulsets.apps/scale --resource-name=buildkitd && "
-            "kubectl -n builds create rolebinding bkscaler-patch-statefulsets-scale "
-            "--role=bkscaler-patch-statefulsets-scale --serviceaccount=tools:bkscaler "
+            f"kubectl -n builds create rolebinding {role} --role={role} --serviceaccount=tools:bkscaler "
             "(or in deploy/kubernetes/02-role.yaml the line resourceNames: [buildkitd])",
         )
 
@@ -67,6 +68,17 @@ class WordsTests(SynchronousTestCase):
         """A user who is no ServiceAccount is quoted; one who is not known must be filled in."""
         self.assertIn("--user='a b'", Missing(rights=(PODS,), namespace="n", user="a b").command)
         self.assertIn("--serviceaccount=NAMESPACE:NAME", Missing(rights=(PODS,), namespace="n").command)
+
+    def test_several_builders(self):
+        """The lines of two builders in one namespace, and of two accounts, make different Roles."""
+        made = [
+            re.findall(r"create \S+ (\S+)", group.command)
+            for name, user in (("one", ACCOUNT), ("two", ACCOUNT), ("one", f"{ACCOUNT}-two"))
+            for group in grouped(needed_rights(name), namespace="n", user=user)
+            if group.rights[0].name or name == "one"
+        ]
+        self.assertEqual(len({role for role, _ in made}), len(made))
+        self.assertEqual([role for role, _ in made], [binding for _, binding in made])
 
     def test_grouped(self):
         """Rights about the same target become one line."""

@@ -6,7 +6,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler import errors
-from bkscaler.kube.watch import SILENCE_S, Reflector
+from bkscaler.kube.client import REQUEST_TIMEOUT_S
+from bkscaler.kube.watch import SILENCE_S, SILENT_WATCHES, Reflector
 from bkscaler.test.test_kube_support import Api, listing, pod_object, status
 
 GONE_LINE = (
@@ -241,13 +242,17 @@ class ReflectorTests(SynchronousTestCase):
         self.assertEqual(self.heard.states[-1], (True, ""))
 
     def test_future_version(self):
-        """A server that has gone back in time is silent for ever; after the silence its list is believed."""
+        """A server that has gone back in time is silent for ever; in the end its list is believed."""
         self.listed(version=5000)
+        for _ in range(SILENT_WATCHES - 1):
+            self.api.clock.advance(SILENCE_S)
+            self.watched()
+            self.assertIn("resourceVersion=5000&", self.target)
         self.api.clock.advance(SILENCE_S)
-        self.api.clock.advance(1)
         self.relist(version=7)
         self.watched()
         self.assertIn("resourceVersion=7&", self.target)
+        self.assertEqual(self.heard.states, [(True, "")])
 
     def test_half_a_line(self):
         """A stream that ends, or is cut, inside a line is listed again."""
@@ -263,7 +268,7 @@ class ReflectorTests(SynchronousTestCase):
         self.assertIn((False, "WatchProtocolError"), self.heard.states)
 
     def test_silence(self):
-        """A watch that is silent for too long is closed, and the list asked for again."""
+        """A watch that is silent for too long is closed and begun anew; when that fails, touch is lost."""
         watch = self.listed()
         self.api.clock.advance(SILENCE_S - 1)
         watch.chunk(BOOKMARK)
@@ -271,10 +276,38 @@ class ReflectorTests(SynchronousTestCase):
         self.assertTrue(watch.open)
         self.api.clock.advance(1)
         self.assertFalse(watch.open)
+        self.api.refuse()
         self.assertEqual(self.heard.states[-1], (False, "ApiUnreachable"))
         self.api.clock.advance(1)
         self.relist()
         self.watched()
+
+    def test_silence_of_a_dead_server(self):
+        """A server that does not even answer the new watch is out of touch within its time limit."""
+        self.listed()
+        self.api.clock.advance(SILENCE_S)
+        self.api.accept().request()
+        self.api.clock.advance(REQUEST_TIMEOUT_S)
+        self.assertEqual(self.heard.states[-1], (False, "ApiUnreachable"))
+        self.api.clock.advance(1)
+        self.relist()
+        self.watched()
+
+    def test_nothing_to_say(self):
+        """A server that is silent because nothing changes is in touch all the time: no list, no line."""
+        with capturedLogs() as logged:
+            self.listed()
+            for _ in range(SILENT_WATCHES - 1):
+                self.api.clock.advance(SILENCE_S)
+                watch = self.watched()
+            watch.chunk(BOOKMARK)
+            for _ in range(SILENT_WATCHES - 1):
+                self.api.clock.advance(SILENCE_S)
+                self.watched()
+            self.assertIn("resourceVersion=77&", self.target)
+        self.assertEqual((len(self.heard.lists), self.heard.states), (1, [(True, "")]))
+        self.assertEqual([e for e in logged if e.get("log_namespace", "").endswith("Reflector")], [])
+        self.assertEqual(set(self.restarts), {"silent"})
 
     def test_ends_at_once(self):
         """A server that ends every watch at once is not asked without pause."""
