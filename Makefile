@@ -2,6 +2,7 @@
 # make sandbox  the same set-up, kept running to play with
 # make test     all tests          make lint    style and types
 # make wheel    build it, install it elsewhere, look whether it is all there
+# make bench    bkscaler and other proxies side by side; a few minutes, or BENCH=--quick
 # make docs     write the table of settings anew into docs/configuration.md
 
 PYTHON ?= python3
@@ -9,7 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo sandbox test lint wheel docs clean
+BENCH ?=
+
+.PHONY: demo sandbox bench test lint wheel docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -17,6 +20,9 @@ demo: $(VENV)/.installed
 
 sandbox: $(VENV)/.installed
 	@$(BIN)/python -m bkscaler.demo --stay --idle-timeout 10s
+
+bench: $(VENV)/.installed
+	@$(BIN)/python -m bkscaler.bench $(BENCH)
 
 test: $(VENV)/.testable
 	$(BIN)/python -m twisted.trial bkscaler

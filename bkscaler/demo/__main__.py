@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from random import SystemRandom
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import (
     FilteringLogObserver,
     LogLevel,
@@ -18,17 +16,14 @@ from twisted.logger import (
     globalLogBeginner,
     textFileLogObserver,
 )
-from twisted.python.failure import Failure
 
 from bkscaler import readers
+from bkscaler.demo.running import INTERRUPTED, Run
 from bkscaler.demo.stage import Scene, Stage
 from bkscaler.demo.story import Demo, Plan, show, stay
 from bkscaler.demo.timeline import Timeline
 from bkscaler.sandbox.backends import Backend, choose
 from bkscaler.sandbox.pods import FailureMode
-
-INTERRUPTED = 130
-"""Exit status of a demo that was interrupted, as a shell's."""
 
 
 def _checked(read: Callable[[str], object]) -> Callable[[str], str]:
@@ -88,60 +83,6 @@ def prepare(asked: argparse.Namespace, reactor: Any) -> tuple[Stage, Callable[[]
     return stage, lambda: show(demo, stage, timeline, _write)
 
 
-class Run:
-    """
-    One act on one stage, until it is over or a signal comes. The stage is closed in any case.
-
-    :param stage: where it happens.
-    :param act: returns the exit status.
-    :param reactor: not running yet.
-    :param interrupted: the exit status after SIGINT, SIGTERM or SIGHUP.
-    :ivar status: the exit status.
-    """
-
-    def __init__(
-        self, stage: Stage, act: Callable[[], Coroutine[Any, Any, int]], reactor: Any, *, interrupted: int
-    ) -> None:
-        self.status = 1
-        self._stage = stage
-        self._act = act
-        self._reactor = reactor
-        self._interrupted = interrupted
-        self._over: Deferred[None] | None = None
-        self._stopping = False
-
-    def run(self) -> None:
-        """Run the reactor until everything is over."""
-        self._reactor.callWhenRunning(self._begin)
-        self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
-        self._reactor.run()
-
-    def _begin(self) -> None:
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reactor.stop))
-        self._over = Deferred.fromCoroutine(self._whole()).addErrback(self._failed)
-        self._over.addCallback(lambda _: None if self._stopping else self._reactor.stop())
-
-    def _stop(self) -> Deferred[None] | None:
-        """Break off what is going on; the reactor waits until the stage is closed."""
-        self._stopping = True
-        if self._over is not None:
-            self._over.cancel()
-        return self._over
-
-    async def _whole(self) -> None:
-        try:
-            self.status = await self._act()
-        finally:
-            await self._stage.close()
-
-    def _failed(self, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            self.status = self._interrupted
-            _write("\nInterrupted.")
-        else:
-            _write(f"\nFAILED: {failure.getErrorMessage()}")
-
-
 def _write(line: str) -> None:
     print(line, flush=True)
 
@@ -163,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
 
     _log_warnings()
     stage, act = prepare(asked, reactor)
-    whole = Run(stage, act, reactor, interrupted=0 if asked.stay else INTERRUPTED)
+    whole = Run(act, stage.close, reactor, interrupted=0 if asked.stay else INTERRUPTED, write=_write)
     whole.run()
     return whole.status
 

@@ -28,6 +28,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)  # the second one ma
 _LAUNCHER = """
 import os, sys
 os.setsid()
+os.dup2(1, 2)
 if sys.platform == "linux":
     import ctypes
     ctypes.CDLL(None).prctl(1, 15)
@@ -73,7 +74,7 @@ class Child(ProcessProtocol):
         """
         child = cls(name, reactor)
         reactor.spawnProcess(
-            child, _LAUNCH[0], [*_LAUNCH, *words], env=dict(environ), childFDs={0: "w", 1: "r", 2: 1}
+            child, _LAUNCH[0], [*_LAUNCH, *words], env=dict(environ), childFDs={0: "w", 1: "r"}
         )
         return child
 

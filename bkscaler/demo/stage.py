@@ -45,14 +45,18 @@ class Scene:
     :param stop_delay: how long it takes to stop.
     :param idle_timeout: bkscaler's ``--idle-timeout``.
     :param backend: the sandbox's ``--backend``.
+    :param backend_command: the sandbox's ``--backend-command``, or None for what ``backend`` says.
     :param fail: the sandbox's ``--fail``, or None.
+    :param flags: further flags of bkscaler.
     """
 
     start_delay: str = "2s"
     stop_delay: str = "1s"
     idle_timeout: str = "3s"
     backend: str = "echo"
+    backend_command: str | None = None
     fail: str | None = None
+    flags: tuple[str, ...] = ()
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
@@ -144,6 +148,7 @@ class Stage:
         scene = self.scene
         words = ["--kubeconfig", self.kubeconfig, "--backend", scene.backend]
         words += ["--start-delay", scene.start_delay, "--stop-delay", scene.stop_delay]
+        words += ["--backend-command", scene.backend_command] if scene.backend_command else []
         words += ["--fail", scene.fail] if scene.fail else []
         sandbox = self._spawn("the sandbox", *_SANDBOX, *words)
         ready = await sandbox.said(r"sandbox ready: server=(\S+) .*statefulset=([^/\s]+)/(\S+)")
@@ -163,7 +168,7 @@ class Stage:
     async def _start_bkscaler(self) -> None:
         words = ["-n", "--pidfile=", "bkscaler", "--kubeconfig", self.kubeconfig]
         words += ["--listen-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]
-        words += ["--idle-timeout", self.scene.idle_timeout]
+        words += ["--idle-timeout", self.scene.idle_timeout, *self.scene.flags]
         bkscaler = self._spawn("bkscaler", *_TWISTD, *words)
         flags = ("listen-addr", "admin-addr")
         said = [bkscaler.said(rf"--{flag}: listening on .*port=(\d+)") for flag in flags]

@@ -28,7 +28,10 @@ ROWS = """
    examination <- doctor
 5  services
 6  plugin
-7  demo.timeline|children|clients <- demo.watching <- demo.stage <- demo.story <- demo.__main__
+7  demo.timeline|children|clients|running <- demo.watching <- demo.stage <- demo.story <- demo.__main__
+8  bench.tools|usage <- bench.peers <- bench.backend|table <- bench.field <- bench.measures <- bench.course
+      <- bench.__main__
+   bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
 """
 """
 A module may import what stands in a row above it. Within a row, things three spaces apart do not know each

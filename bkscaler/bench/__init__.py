@@ -1,0 +1,1 @@
+"""Bench: bkscaler and other proxies side by side, measured from outside."""
