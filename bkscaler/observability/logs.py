@@ -13,24 +13,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TextIO
 
 from twisted.logger import (
     FileLogObserver,
-    FilteringLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
-    LogLevelFilterPredicate,
     eventAsText,
     formatEvent,
     formatEventAsClassicLogText,
     formatTime,
 )
 from twisted.python.logfile import LogFile
+from zope.interface import implementer
 
 MAX_TEXT_CHARS = 2000
 """The longest value of one field; a traceback may be ten times as long."""
@@ -106,8 +105,21 @@ def observer(log_format: str, log_level: str, out: TextIO) -> Any:
     :returns: an :class:`~twisted.logger.ILogObserver`.
     """
     write = as_json if log_format == "json" else as_text
-    least = LogLevelFilterPredicate(LogLevel.lookupByName(log_level))
-    return FilteringLogObserver(FileLogObserver(out, write), [least])
+    least = LogLevel.lookupByName(log_level)
+    return _AtLeast(FileLogObserver(out, write), {each for each in LogLevel.iterconstants() if each >= least})
+
+
+@implementer(ILogObserver)
+class _AtLeast:
+    """Passes on events of some levels; Twisted's own filter looks for a level of each namespace first."""
+
+    def __init__(self, passed_to: ILogObserver, levels: Collection[Any]) -> None:
+        self._pass = passed_to
+        self._levels = frozenset(levels)
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_level") in self._levels:
+            self._pass(event)
 
 
 def observer_for_twistd(log_format: str, log_level: str, twistd: Mapping[str, Any] | None) -> Any:

@@ -79,6 +79,8 @@ class Metrics:
             HOLD_BUCKETS_S,
             end=("joined", "not_joined"),
         )
+        self.joined_hold_seconds = self.hold_seconds.labels("joined")
+        self.unjoined_hold_seconds = self.hold_seconds.labels("not_joined")
         self.wakes = _counter(registry, "wakes", "Wakes ended, by result.", result=[r.value for r in Result])
         self.wake_seconds = _histogram(
             registry,
@@ -106,6 +108,7 @@ class Metrics:
         self.watch_restarts = _counter(
             registry, "watch_restarts", "Watches begun anew, by reason.", reason=RESTART_REASONS
         )
+        self._ended = {outcome: self.ended.labels(outcome.value) for outcome in Outcome}
         self._outcomes = dict.fromkeys(Outcome, 0)
         self._over = {"up": 0, "down": 0, "failed_dials": 0}
         self.now_s = clock.seconds
@@ -122,7 +125,7 @@ class Metrics:
 
     def add_end(self, outcome: Outcome, connection: Connection) -> None:
         """Count a connection that has ended, and keep its numbers."""
-        self.ended.labels(outcome.value).inc()
+        self._ended[outcome].inc()
         self._outcomes[outcome] += 1
         self._over["up"] += connection.bytes_up
         self._over["down"] += connection.bytes_down

@@ -73,7 +73,7 @@ class Recorder:
     @_harmless
     def joined(self, connection: Connection) -> None:
         """Hear that a client was joined to a builder."""
-        self.metrics.hold_seconds.labels("joined").observe(connection.waited_s)
+        self.metrics.joined_hold_seconds.observe(connection.waited_s)
         self.wakes.client_joined()
 
     @_harmless
@@ -81,7 +81,7 @@ class Recorder:
         """Hear how a connection ended."""
         self.metrics.add_end(outcome, connection)
         if connection.joined_s is None and outcome not in (Outcome.PROBE, Outcome.OVER_LIMIT):
-            self.metrics.hold_seconds.labels("not_joined").observe(connection.waited_s)
+            self.metrics.unjoined_hold_seconds.observe(connection.waited_s)
         if outcome in NOT_SERVED:
             because = f": {connection.why}" if connection.why else ""
             self.history.failed()

@@ -189,6 +189,8 @@ class SpliceRelay:
             self._works.poller.listen_also(self._registrations[flow.sink], select.EPOLLOUT)
         elif self._up.over and self._down.over:
             self._close()
+        else:
+            self._up.last, self._down.last = self._down.over, self._up.over
 
     def _queue(self, flow: Flow) -> None:
         """Come back to a flow when everybody else has had a share."""

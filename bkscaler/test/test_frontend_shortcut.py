@@ -406,7 +406,7 @@ class AcceptorTests(SynchronousTestCase):
     """The port."""
 
     def test_without_descriptors(self):
-        """What Twisted has an answer to when accepting fails is left to Twisted; nobody there is no failure."""
+        """When accepting fails Twisted's own way is gone; that nobody is there is no failure."""
         port = _Port(0, Factory(), 50, LOOPBACK, object(), poller=object())
         port.socket = _Refused(OSError(EMFILE, "no more"))
         port._accept(0)

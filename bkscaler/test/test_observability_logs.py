@@ -106,6 +106,12 @@ class LevelTests(SynchronousTestCase):
             self.assertEqual(len(out.getvalue().splitlines()), 1)
             self.assertIn("loud", out.getvalue())
 
+    def test_without_a_level(self):
+        """An event without a level is nobody's, and is left out."""
+        out = StringIO()
+        logs.observer("text", "debug", out)({"log_format": "hello"})
+        self.assertEqual(out.getvalue(), "")
+
     def test_text(self):
         """Text has the time, the logger with the level, and the message."""
         log, out = logger_to("text")
