@@ -24,6 +24,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.task import react
 from twisted.logger import Logger
 
@@ -31,10 +32,12 @@ from bkscaler import __version__, config
 from bkscaler.config import Settings
 from bkscaler.doctor import check
 from bkscaler.errors import ConfigurationError
+from bkscaler.frontend.acceptor import Ports
 from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory, Connect, Dialer
 from bkscaler.frontend.health import check_health
 from bkscaler.frontend.listener import ProxyFactory
 from bkscaler.frontend.session import Surroundings
+from bkscaler.frontend.shortcut import Shortcuts
 from bkscaler.kube.auth import ClusterAccess, ExecPlugin
 from bkscaler.kube.client import ApiClient, OnResponse
 from bkscaler.kube.cluster import ClusterView
@@ -138,8 +141,10 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         on_result=recorder.scaled,
     )
     kube.view.on_change = scaler.observed
-    factory = _proxy(settings, reactor, scaler, recorder)
-    listener = Listener(reactor, "listen-addr", settings.listen_addr, factory)
+    poller = Poller(reactor)
+    factory = _proxy(settings, reactor, poller, scaler, recorder)
+    ports = Ports(reactor, poller) if _can_take_shortcuts(settings, reactor) else reactor
+    listener = Listener(ports, "listen-addr", settings.listen_addr, factory)
 
     def stop_accepting() -> Deferred[None]:
         scaler.drain()
@@ -262,9 +267,17 @@ def _sources(
     )
 
 
-def _proxy(settings: Settings, reactor: Any, scaler: Scaler, recorder: Recorder) -> ProxyFactory:
+def _can_take_shortcuts(settings: Settings, reactor: Any) -> bool:
+    """Say whether clients may be joined without transports: spliced, to IPs, by a reactor with sockets."""
+    splices = CAN_SPLICE and settings.relay != "copy"
+    return splices and settings.target_address == "pod-ip" and isinstance(reactor, PosixReactorBase)
+
+
+def _proxy(
+    settings: Settings, reactor: Any, poller: Poller, scaler: Scaler, recorder: Recorder
+) -> ProxyFactory:
     """Build what serves clients."""
-    poller, stalls = Poller(reactor), Stalls(reactor)
+    stalls = Stalls(reactor)
     hangups: Hangups = EpollHangups(poller) if CAN_SPLICE else Deaf()
     works = SpliceWorks(poller=poller, pipes=PipePool(), stalls=stalls)
     random = SystemRandom()
@@ -291,7 +304,10 @@ def _proxy(settings: Settings, reactor: Any, scaler: Scaler, recorder: Recorder)
         reports=ConnectionReports(recorder, scaler.gave_up),
     )
     prefix = f"{socket.gethostname()}-{random.getrandbits(32):08x}"
-    return ProxyFactory(shared=shared, max_connections=settings.max_connections, prefix=prefix)
+    ways = None
+    if _can_take_shortcuts(settings, reactor):
+        ways = Shortcuts.made_of(shared, works, settings.target_port)
+    return ProxyFactory(shared=shared, max_connections=settings.max_connections, prefix=prefix, ways=ways)
 
 
 def builder_host(settings: Settings, replica: Replica) -> str:

@@ -125,6 +125,14 @@ class Dialer:
         self._check = check
         self._serving: dict[str, str] = {}
 
+    def is_known_to_serve(self, replica: Replica) -> bool:
+        """Say whether it may be connected to without asking it for its health first."""
+        return self._check is None or self._serving.get(replica.name) == replica.uid
+
+    def doubt(self, replica: Replica) -> None:
+        """Believe nothing of a replica any more: a dial of it has failed."""
+        self._serving.pop(replica.name, None)
+
     def dial(self, replica: Replica) -> Deferred[Leg]:
         """
         Connect to a replica.
@@ -132,7 +140,7 @@ class Dialer:
         :returns: fires with a leg that is paused; fails with `DialFailed`, which names the replica.
             Cancelling ends the try.
         """
-        if self._check is None or self._serving.get(replica.name) == replica.uid:
+        if self._check is None or self.is_known_to_serve(replica):
             leg = self._begin(replica)
         else:
             leg = Deferred.fromCoroutine(self._check_and_dial(self._check, replica))
@@ -151,5 +159,5 @@ class Dialer:
     def _failed(self, failure: Failure, replica: Replica) -> Leg:
         """Name the replica, and believe nothing of it any more."""
         failure.trap(DialFailed)
-        self._serving.pop(replica.name, None)
+        self.doubt(replica)
         raise DialFailed(f"pod {replica.name} ({replica.ip}): {failure.getErrorMessage()}") from failure.value

@@ -6,6 +6,7 @@ Imported by the plugin.
 
 from __future__ import annotations
 
+import socket
 from itertools import count
 from typing import Any
 
@@ -14,7 +15,10 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from bkscaler.frontend.session import Session, Surroundings, log_end
+from bkscaler.frontend.acceptor import Acceptor
+from bkscaler.frontend.ending import log_end, written, written_ip
+from bkscaler.frontend.session import HeadStart, Session, Surroundings
+from bkscaler.frontend.shortcut import Shortcut, Shortcuts
 from bkscaler.model import Connection
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.leg import Leg
@@ -27,6 +31,7 @@ class ProxyFactory(ServerFactory):
     :param shared: what all sessions share.
     :param max_connections: how many may be served at once, >= 1; further ones are closed at once.
     :param prefix: makes the names of our holds unique across proxies.
+    :param ways: for clients that need not wait; None makes a session of every client.
     :ivar noisy: False: that we listen is logged once, by the plugin.
     """
 
@@ -39,11 +44,13 @@ class ProxyFactory(ServerFactory):
         shared: Surroundings,
         max_connections: int,
         prefix: str,
+        ways: Shortcuts | None = None,
     ) -> None:
         self._shared = shared
+        self._ways = ways
         self._max_connections = max_connections
         self._names = (f"{prefix}-{number}" for number in count(1))
-        self._sessions: dict[Session, None] = {}
+        self._sessions: dict[str, Session | Shortcut] = {}
         self._waiting: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
@@ -51,19 +58,39 @@ class ProxyFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Leg | None:
         """Make the leg of a client, or None, which closes its connection, when there are too many."""
-        peer = _written(addr)
-        if self._shared.reports is not None:
-            self._shared.reports.accepted()
-        if len(self._sessions) >= self._max_connections:
-            self._turn_away(peer)
-            return None
-        session = Session(name=next(self._names), peer=peer, shared=self._shared, on_end=self._ended)
-        self._sessions[session] = None
-        return Leg(session.held)
+        peer = written(addr)
+        return self._leg(next(self._names), peer, None) if self._admit(peer) else None
+
+    def accept(self, client: socket.socket, address: tuple[Any, ...], port: Acceptor) -> None:
+        """
+        Take a client that has no transport yet; see :class:`~bkscaler.frontend.acceptor.Acceptance`.
+
+        :param port: makes one for a client that becomes a session.
+        """
+        peer = written_ip(address[0], address[1])
+        if not self._admit(peer):
+            client.close()
+            return
+        name = next(self._names)
+
+        def detour(start: HeadStart) -> None:
+            port.adopt(client, address, self._leg(name, peer, start))
+
+        if self._ways is None:
+            detour(HeadStart(began_s=self._shared.clock.seconds()))
+        else:
+            self._sessions[name] = Shortcut(
+                name=name,
+                peer=peer,
+                client=client,
+                ways=self._ways,
+                on_end=self._ended,
+                on_detour=detour,
+            )
 
     def connections(self) -> list[Connection]:
         """Say how each connection stands that has not ended, oldest first."""
-        return [session.report() for session in self._sessions if session.outcome is None]
+        return [session.report() for session in self._sessions.values() if session.outcome is None]
 
     def __len__(self) -> int:
         """Say how many connections are being served."""
@@ -83,8 +110,25 @@ class ProxyFactory(ServerFactory):
 
     def cut_all(self) -> None:
         """End every connection now; :meth:`when_empty` tells when that is done."""
-        for session in list(self._sessions):
-            session.cut()
+        for session in list(self._sessions.values()):
+            if isinstance(session, Shortcut) and not session.is_joined:
+                session.detour()
+            self._sessions[session.name].cut()
+
+    def _admit(self, peer: str) -> bool:
+        """Count a client; say whether there is room for it."""
+        if self._shared.reports is not None:
+            self._shared.reports.accepted()
+        if len(self._sessions) < self._max_connections:
+            return True
+        self._turn_away(peer)
+        return False
+
+    def _leg(self, name: str, peer: str, start: HeadStart | None) -> Leg:
+        """Make the leg of a client, with a session."""
+        session = Session(name=name, peer=peer, shared=self._shared, on_end=self._ended, start=start)
+        self._sessions[name] = session
+        return Leg(session.held)
 
     def _turn_away(self, peer: str) -> None:
         """Report a connection that is one too many."""
@@ -94,19 +138,10 @@ class ProxyFactory(ServerFactory):
         if self._shared.reports is not None:
             self._shared.reports.ended(Outcome.OVER_LIMIT, end)
 
-    def _ended(self, session: Session) -> None:
-        """Forget a session."""
-        del self._sessions[session]
+    def _ended(self, session: Session | Shortcut) -> None:
+        """Forget a client."""
+        del self._sessions[session.name]
         if not self._sessions:
             waiting, self._waiting = self._waiting, []
             for each in waiting:
                 each.callback(None)
-
-
-def _written(address: Any) -> str:
-    """Write an address as the log shows it; an IPv4 client of an IPv6 socket as what it is."""
-    host = getattr(address, "host", None)
-    if host is None:
-        return "a local client"
-    host = host.removeprefix("::ffff:")
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"

@@ -29,6 +29,7 @@ from bkscaler.backoff import Backoff
 from bkscaler.durations import format_duration
 from bkscaler.errors import WakeImpossible
 from bkscaler.frontend.dial import Dialer, DialFailed
+from bkscaler.frontend.ending import BY_END, log_end
 from bkscaler.frontend.greeting import greeting_of
 from bkscaler.frontend.held import HeldClient
 from bkscaler.frontend.lateack import LateAck
@@ -37,7 +38,7 @@ from bkscaler.model import Connection, Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.hangups import Hangups
 from bkscaler.relay.leg import Leg
-from bkscaler.relay.pair import End, Relay
+from bkscaler.relay.pair import Relay
 from bkscaler.timers import Timers
 
 LINGER_S = 60.0
@@ -46,13 +47,6 @@ PREFACE_LIMIT_S = 1.0
 """How long a client that has begun an HTTP/2 preface may take to complete it while a builder waits."""
 REDIAL = Backoff(first_s=0.05, limit_s=1.0)
 """Delays after failed dials: short, as a pod that is ready refuses for a moment at most."""
-
-_BY_END = {
-    End.COMPLETED: Outcome.COMPLETED,
-    End.CLIENT_LOST: Outcome.CLIENT_LOST,
-    End.BUILDER_LOST: Outcome.BUILDER_LOST,
-    End.CUT: Outcome.SHUTTING_DOWN,
-}
 
 
 class Hold(Protocol):
@@ -65,6 +59,9 @@ class Hold(Protocol):
         :returns: fires with a replica; fails with :class:`~bkscaler.errors.WakeImpossible`. Cancelling ends
             this wait alone.
         """
+
+    def ready_now(self) -> Replica | None:
+        """Ask for a replica without waiting; None when it has to be waited for."""
 
     def release(self) -> None:
         """End the demand. May be called any number of times."""
@@ -124,6 +121,21 @@ class Surroundings:
     reports: Reports | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadStart:
+    """
+    What was done for a client before it became a session.
+
+    :param began_s: time on the clock when it came.
+    :param hold: its demand for a builder, which the session ends; None when there is none yet.
+    :param failed_dials: how many dials for it have failed.
+    """
+
+    began_s: float
+    hold: Hold | None = None
+    failed_dials: int = 0
+
+
 class Session:
     """
     One client's connection.
@@ -132,17 +144,25 @@ class Session:
     :param peer: the client's address, for the log.
     :param shared: what all sessions share.
     :param on_end: called once, when the outcome is known and the client's connection is gone.
+    :param start: what has been done for the client already; None: nothing, it has just come.
+    :ivar name: as given.
     :ivar outcome: how it ended; None until then.
     """
 
     log = Logger()
 
     def __init__(
-        self, *, name: str, peer: str, shared: Surroundings, on_end: Callable[[Session], None]
+        self,
+        *,
+        name: str,
+        peer: str,
+        shared: Surroundings,
+        on_end: Callable[[Session], None],
+        start: HeadStart | None = None,
     ) -> None:
+        self.name = name
         self.outcome: Outcome | None = None
         self.held = HeldClient(hangups=shared.hangups, listener=self)
-        self._name = name
         self._peer = peer
         self._shared = shared
         self._on_end = on_end
@@ -153,11 +173,13 @@ class Session:
         self._hold: Hold | None = None
         self._relay: Relay | None = None
         self._why = ""
-        self._failed_dials = 0
-        self._began_s = self._asked_s = self._joined_s = shared.clock.seconds()
+        start = start or HeadStart(began_s=shared.clock.seconds())
+        self._early_hold = start.hold
+        self._failed_dials = start.failed_dials
+        self._began_s = self._asked_s = self._joined_s = start.began_s
 
     def __repr__(self) -> str:
-        return f"<Session {self._name} of {self._peer}: {self._relay or self.held}>"
+        return f"<Session {self.name} of {self._peer}: {self._relay or self.held}>"
 
     def report(self) -> Connection:
         """Say how the connection stands."""
@@ -229,9 +251,12 @@ class Session:
 
     async def _serve(self) -> Outcome:
         """Go through the life of the connection."""
-        if self.held.kind is Kind.SILENT:
-            await self._more_bytes(self._shared.probe_grace_s)
-        self._hold = hold = self._shared.capacity.hold(self._name)
+        hold, self._early_hold = self._early_hold, None
+        if hold is None:
+            if self.held.kind is Kind.SILENT:
+                await self._more_bytes_until(self._began_s + self._shared.probe_grace_s)
+            hold = self._shared.capacity.hold(self.name)
+        self._hold = hold
         try:
             builder, greeting = await self._reach(hold)
             self._timers.cancel_all()
@@ -242,10 +267,10 @@ class Session:
         finally:
             hold.release()
 
-    async def _more_bytes(self, limit_s: float) -> None:
-        """Wait for bytes, but no longer than so many seconds."""
+    async def _more_bytes_until(self, limit_s: float) -> None:
+        """Wait for bytes, but no longer than until a moment on the clock."""
         self._spoke = Deferred()
-        self._timers.keep("bytes", self._shared.clock.seconds() + limit_s, self.client_spoke)
+        self._timers.keep("bytes", limit_s, self.client_spoke)
         await self._spoke
 
     async def _reach(self, hold: Hold) -> tuple[Leg, bytes]:
@@ -275,7 +300,7 @@ class Session:
     async def _dial(self, replica: Replica) -> tuple[Leg, bytes]:
         """Connect to one replica; from an HTTP/2 client's builder wait for the first words."""
         if self.held.kind is Kind.HTTP2_PART:
-            await self._more_bytes(PREFACE_LIMIT_S)
+            await self._more_bytes_until(self._shared.clock.seconds() + PREFACE_LIMIT_S)
         builder = await self._shared.dialer.dial(replica)
         if self.held.kind is not Kind.HTTP2:
             return builder, b""
@@ -293,7 +318,7 @@ class Session:
             client.owner = LateAck(conversation, relay)
         if self._shared.reports is not None:
             self._shared.reports.joined(self.report())
-        return _BY_END[await relay.ended]
+        return BY_END[await relay.ended]
 
     def _expired(self) -> None:
         """Give up at the deadline; a dial that failed tells a builder that is there from one that is not."""
@@ -350,27 +375,3 @@ class Session:
         log_end(self.log.info, self.outcome, end)
         if self._shared.reports is not None:
             self._shared.reports.ended(self.outcome, end)
-
-
-def log_end(write: Callable[..., None], outcome: Outcome, end: Connection) -> None:
-    """
-    Write the line of a connection that has ended.
-
-    :param write: logs at some level.
-    """
-    write(
-        "{peer} {outcome}{because} after waiting {waited}, joined for {lasted}, {bytes_up} bytes up, "
-        "{bytes_down} down",
-        event="connection_ended",
-        peer=end.peer,
-        outcome=outcome.value,
-        because=f" ({end.why})" if end.why else "",
-        reason=end.why,
-        waited=format_duration(end.waited_s),
-        lasted=format_duration(end.joined_s or 0.0),
-        waited_s=round(end.waited_s, 3),
-        joined_s=None if end.joined_s is None else round(end.joined_s, 3),
-        bytes_up=end.bytes_up,
-        bytes_down=end.bytes_down,
-        failed_dials=end.failed_dials,
-    )

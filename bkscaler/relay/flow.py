@@ -52,6 +52,7 @@ class Flow:
     :ivar stuck: whether something is in flight that the sink did not take.
     :ivar queued: whether it will be called again without an event.
     :ivar over: whether the end has been passed on.
+    :ivar last: whether both sockets are closed as soon as it is over, which passes the end on as well.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Flow:
         "_source_socket",
         "bytes",
         "ending",
+        "last",
         "over",
         "queued",
         "readable",
@@ -84,7 +86,7 @@ class Flow:
         self._in_pipe = 0
         self._rest: bytes = b""
         self._lot = False
-        self.readable = self.ending = self.stuck = self.queued = self.over = False
+        self.readable = self.ending = self.stuck = self.queued = self.over = self.last = False
         self.bytes = 0
 
     def put(self, data: bytes) -> None:
@@ -199,6 +201,8 @@ class Flow:
     def _end(self) -> None:
         """Pass on the end of the source."""
         self.over = True
+        if self.last:
+            return
         try:
             self._sink_socket.shutdown(socket.SHUT_WR)
         except OSError as error:

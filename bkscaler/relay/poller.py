@@ -1,13 +1,15 @@
 """
 A second epoll, itself one reader of the reactor, for sockets that transports have lent us.
 
-Two uses: hearing of hang-ups of paused transports (:mod:`bkscaler.relay.hangups`), and moving the bytes of
-joined connections (:mod:`bkscaler.relay.splice`). It is edge-triggered: a socket is registered once for its
-whole life in here, and nothing is changed when it has been served.
+Three uses: hearing of hang-ups of paused transports (:mod:`bkscaler.relay.hangups`), moving the bytes of
+joined connections (:mod:`bkscaler.relay.splice`), and bringing connections that far which need no transport
+(``frontend.shortcut``). It is edge-triggered: a socket is registered once for its whole life in here, and
+nothing is changed when it has been served, nor when it gets another owner, who puts its own ``on_events`` in
+the place of the last.
 
 Work is done in turns. A turn ends after :data:`TURN_S`, so that a bulk transfer delays nobody for long, be
 it another connection, an accept or a timer; who has more to do is called again in the next turn, after
-everybody else. Imported by this room and the plugin.
+everybody else. Imported by this room, the frontend and the plugin.
 """
 
 from __future__ import annotations
@@ -63,20 +65,25 @@ class Poller:
     def __repr__(self) -> str:
         return f"<Poller of {len(self._registered)}>"
 
-    def register(self, descriptor: int, events: int, on_events: OnEvents) -> Registration:
+    def register(
+        self, descriptor: int, events: int, on_events: OnEvents, *, again_and_again: bool = False
+    ) -> Registration:
         """
         Begin to listen.
 
         :param descriptor: of a socket that is open; one whose number was used before and has been closed
             meanwhile is another one.
-        :param events: epoll's; EPOLLET, EPOLLERR and EPOLLHUP are always among them. What is so already is
-            told as well.
+        :param events: epoll's; EPOLLERR and EPOLLHUP are always among them. What is so already is told as
+            well.
         :param on_events: see :class:`Registration`.
+        :param again_and_again: whether to tell what is so for as long as it is so (level-triggered), and not
+            only when it has become so (EPOLLET).
         """
         if self._epoll is None:
             self._epoll = select.epoll()
             self._reactor.addReader(self)
-        registration = Registration(descriptor, events | select.EPOLLET, on_events)
+        edges = 0 if again_and_again else select.EPOLLET
+        registration = Registration(descriptor, events | edges, on_events)
         self._registered[descriptor] = registration
         self._epoll.register(descriptor, registration.events)
         return registration

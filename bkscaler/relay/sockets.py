@@ -4,7 +4,7 @@ Options of the sockets on both legs: no delay, keepalive, and a limit on silence
 A peer that has vanished without a word must be found out within a minute, since its connection keeps a
 builder awake. Keepalive does it where nothing is in flight; ``TCP_USER_TIMEOUT`` where bytes wait for an
 acknowledgement, for which the kernel alone would go on for a quarter of an hour. The latter has a trap,
-which :mod:`bkscaler.relay.stalls` disarms. Imported by this room only.
+which :mod:`bkscaler.relay.stalls` disarms. Imported by this room and the frontend.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ KEEPALIVE_PROBES = 3
 USER_TIMEOUT_MS = 60_000
 """Longest time that bytes may wait for an acknowledgement."""
 
-_OPTIONS = (
+_NAMED = (
+    ("TCP_NODELAY", 1),
     ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
     ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
     ("TCP_KEEPCNT", KEEPALIVE_PROBES),
     ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
 )
+_OPTIONS = [(getattr(socket, name), value) for name, value in _NAMED if hasattr(socket, name)]
+"""What this system has of it."""
 _TCP_INFO = struct.Struct("=3xBB3x16xI")
 """``tcpi_probes``, ``tcpi_backoff`` and ``tcpi_unacked`` of ``struct tcp_info``."""
 
@@ -40,15 +43,19 @@ def tune(transport: Any) -> None:
 
     :param transport: a transport; one that is not TCP (a Unix socket) is left as it is.
     """
-    if not ITCPTransport.providedBy(transport):
-        return
-    transport.setTcpNoDelay(True)
-    transport.setTcpKeepAlive(True)
-    handle: socket.socket = transport.getHandle()  # type: ignore[attr-defined]  # ISystemHandle, too
-    for name, value in _OPTIONS:
-        option = getattr(socket, name, None)
-        if option is not None:
-            handle.setsockopt(socket.IPPROTO_TCP, option, value)
+    if ITCPTransport.providedBy(transport):
+        tune_handle(transport.getHandle())  # type: ignore[attr-defined]  # ISystemHandle, too
+
+
+def tune_handle(handle: socket.socket) -> None:
+    """
+    Set the options of one connection, or of those to come.
+
+    :param handle: a TCP socket; one that listens hands its options on to what it accepts (Linux).
+    """
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _OPTIONS:
+        handle.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def limit_silence(handle: socket.socket, limit_ms: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -29,7 +30,7 @@ from bkscaler.relay.poller import OnEvents, Poller, Registration
 from bkscaler.relay.stalls import Stalls
 
 CAN_SPLICE = hasattr(os, "splice") and hasattr(select, "epoll")
-_EVENTS = select.EPOLLIN | select.EPOLLRDHUP if CAN_SPLICE else 0
+EVENTS = select.EPOLLIN | select.EPOLLRDHUP if CAN_SPLICE else 0
 """What is listened for at first; that a sink takes bytes again only when it has refused some."""
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
 _DONE = Failure(CONNECTION_DONE)
@@ -59,15 +60,23 @@ class SpliceRelay:
     :param client: the client's leg, paused.
     :param builder: the builder's leg, paused.
     :param works: what all relays share.
+    :param registered: legs that are in the poller already, with :data:`EVENTS` at least; from the start on
+        the relay listens by these, and is told by its maker what has happened before.
     """
 
-    def __init__(self, client: Leg, builder: Leg, works: SpliceWorks) -> None:
+    def __init__(
+        self,
+        client: Leg,
+        builder: Leg,
+        works: SpliceWorks,
+        registered: Mapping[Leg, Registration] | None = None,
+    ) -> None:
         self.ended: Deferred[End] = Deferred()
         self._works = works
         self._legs = (client, builder)
         self._up = Flow(client, builder, pipes=works.pipes, buffer=works.buffer)
         self._down = Flow(builder, client, pipes=works.pipes, buffer=works.buffer)
-        self._registrations: dict[Leg, Registration] = {}
+        self._registrations: dict[Leg, Registration] = dict(registered or {})
         self._end: End | None = None
         self._closing = False
 
@@ -123,8 +132,12 @@ class SpliceRelay:
             return
         for outgoing, incoming in ((self._up, self._down), (self._down, self._up)):
             heard = self._listener(outgoing, incoming)
+            registration = self._registrations.get(outgoing.source)
+            if registration is not None:
+                registration.on_events = heard
+                continue
             descriptor = outgoing.source.transport.getHandle().fileno()
-            registration = self._works.poller.register(descriptor, _EVENTS, heard)
+            registration = self._works.poller.register(descriptor, EVENTS, heard)
             self._registrations[outgoing.source] = registration
         for flow in (self._up, self._down):
             if flow.stuck:
@@ -176,6 +189,8 @@ class SpliceRelay:
             self._works.poller.listen_also(self._registrations[flow.sink], select.EPOLLOUT)
         elif self._up.over and self._down.over:
             self._close()
+        else:
+            self._up.last, self._down.last = self._down.over, self._up.over
 
     def _queue(self, flow: Flow) -> None:
         """Come back to a flow when everybody else has had a share."""

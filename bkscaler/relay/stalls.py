@@ -16,6 +16,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
 
 from bkscaler.relay import sockets
+from bkscaler.relay.bare import BareTransport
 from bkscaler.timers import Timers
 
 LOOK_EVERY_S = 15.0
@@ -46,7 +47,8 @@ class Stalls:
 
     def look_after(self, transport: Any) -> None:
         """Begin with a connection; one that is not TCP needs no care and gets none."""
-        if not CAN_SPARE or not ITCPTransport.providedBy(transport):
+        is_tcp = isinstance(transport, BareTransport) or ITCPTransport.providedBy(transport)
+        if not CAN_SPARE or not is_tcp:
             return
         if not self._spared:
             self._look_later()

@@ -98,6 +98,15 @@ class Hold:
         again, self._asked = self._asked, True
         return self._scaler.wait(again=again)
 
+    def ready_now(self) -> Replica | None:
+        """
+        Ask for a replica without waiting; counts as having asked.
+
+        :returns: one that may be dialled now; None when it has to be waited for.
+        """
+        self._asked = True
+        return self._scaler.ready_now()
+
     def release(self) -> None:
         """End the demand. May be called any number of times, from any callback."""
         self._scaler.demand.discard(self.name)
@@ -189,7 +198,7 @@ class Scaler(Service):
         if again and self._clock.seconds() >= self._doubted_s + POLL_S:
             self._doubted_s = self._clock.seconds()
             self._requests.refresh()
-        replica = self._choose()
+        replica = self.ready_now()
         if replica is not None:
             return succeed(replica)
         waiter = self._waiters.add()
@@ -325,7 +334,7 @@ class Scaler(Service):
             while self._review_again and self.running:
                 self._review_again = False
                 self._act()
-                self._waiters.serve(self._choose)
+                self._waiters.serve(self.ready_now)
         finally:
             self._reviewing = False
 
@@ -382,8 +391,8 @@ class Scaler(Service):
         if refused and self._machine.state is State.UNKNOWN:
             self._fail(refused)
 
-    def _choose(self) -> Replica | None:
+    def ready_now(self) -> Replica | None:
         """Choose among the replicas that are ready; None when nobody may be given one."""
-        if self._machine.state is not State.AWAKE or self._observation is None:
+        if self._stopped or self._machine.state is not State.AWAKE or self._observation is None:
             return None
         return self._observation.ready[0]

@@ -14,9 +14,11 @@ from twisted.internet.task import deferLater
 from twisted.protocols import portforward
 from zope.interface import implementer
 
+from bkscaler.frontend.acceptor import Ports
 from bkscaler.frontend.dial import Dialer
 from bkscaler.frontend.listener import ProxyFactory
 from bkscaler.frontend.session import Surroundings
+from bkscaler.frontend.shortcut import Shortcuts
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.hangups import EpollHangups
@@ -85,14 +87,16 @@ class LoopbackProxy:
     :param builder_port: where builders are, on 127.0.0.1.
     :param settings: what differs from the defaults.
     :ivar port: where it listens.
+    :ivar heard: what was reported.
     :ivar outcomes: of the connections that have ended.
     """
 
     def __init__(self, reactor: Any, builder_port: int, **settings: Any) -> None:
         self.time = FastTime(reactor)
         self.capacity = HeldCapacity()
-        heard = Heard()
+        self.heard = heard = Heard()
         self.outcomes: list[Outcome] = heard.outcomes
+        limit = settings.pop("max_connections", 100)
         self._poller, self._pipes = Poller(reactor), PipePool()
         hangups, stalls = EpollHangups(self._poller), Stalls(reactor)
         works = SpliceWorks(poller=self._poller, pipes=self._pipes, stalls=stalls)
@@ -112,8 +116,9 @@ class LoopbackProxy:
             reports=heard,
             **{"probe_grace_s": 0.25, "hold_after_s": 10.0, "ready_wait_timeout_s": 300.0, **settings},
         )
-        self._factory = ProxyFactory(shared=shared, max_connections=100, prefix="proxy")
-        self._listening = reactor.listenTCP(0, self._factory, interface=LOOPBACK)
+        self._ways = Shortcuts.made_of(shared, works, builder_port)
+        self._factory = ProxyFactory(shared=shared, max_connections=limit, prefix="proxy", ways=self._ways)
+        self._listening = Ports(reactor, self._poller).listenTCP(0, self._factory, interface=LOOPBACK)
         self.port: int = self._listening.getHost().port
 
     def wake(self) -> None:
@@ -123,12 +128,20 @@ class LoopbackProxy:
     async def until_told(self, calls: int) -> None:
         """Wait until a held client has been told that a server is there, and has so many calls open."""
         told = f"that a server is there, {calls} streams"
-        await self.until(lambda: any(told in repr(session) for session in self._factory._sessions))
+        await self.until(lambda: any(told in repr(session) for session in self._factory._sessions.values()))
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Look again and again until something holds; the test's own time limit ends it otherwise."""
         while not condition():
             await self.time.passing(0.2)
+
+    def connections(self) -> list[Any]:
+        """Give what serves each connection: a session, or a shortcut."""
+        return list(self._factory._sessions.values())
+
+    def cut_all(self) -> None:
+        """End every connection."""
+        self._factory.cut_all()
 
     def when_over(self) -> Deferred[None]:
         """Wait until no connection is left."""
@@ -139,6 +152,8 @@ class LoopbackProxy:
         await self._listening.stopListening()
         self._factory.cut_all()
         await self._factory.when_empty()
+        self._ways.silence.stop()
+        self._ways.dialling.stop()
         self._poller.close()
         self._pipes.close()
 

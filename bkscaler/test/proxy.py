@@ -70,6 +70,9 @@ class _Hold:
     def when_ready(self) -> Deferred[Replica]:
         return self.capacity.wait()
 
+    def ready_now(self) -> Replica | None:
+        return self.capacity.replica
+
     def release(self) -> None:
         if self.name in self.capacity.holds:
             self.capacity.holds.remove(self.name)

@@ -20,9 +20,11 @@ ROWS = """
       <- kube.store <- kube.cluster|events
    scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests|telling
       <- scaling.service
-   relay.sockets|poller|pipes <- relay.hangups|leg|stalls <- relay.pair|flow <- relay.splice
-3  frontend.sniff|http2|refusal|dial <- frontend.calls|greeting|health <- frontend.conversation
-      <- frontend.held|lateack <- frontend.session <- frontend.listener
+   relay.sockets|poller|pipes <- relay.hangups|leg <- relay.bare <- relay.stalls <- relay.pair|flow
+      <- relay.splice
+3  frontend.sniff|http2|refusal|dial|ending|acceptor <- frontend.calls|greeting|health
+      <- frontend.conversation <- frontend.held|lateack <- frontend.session <- frontend.shortcut
+      <- frontend.listener
 4  observability.wakes|words <- observability.history|metrics <- observability.recorder
       <- observability.status <- observability.drawing <- observability.page <- observability.site
    examination <- doctor

@@ -9,7 +9,15 @@ from io import StringIO
 from pathlib import Path
 
 from twisted.application.service import Application, Service
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import (
+    ILogObserver,
+    Logger,
+    LogLevel,
+    eventAsJSON,
+    eventFromJSON,
+    formatEventAsClassicLogText,
+)
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.frontend.session import Session
@@ -98,11 +106,90 @@ class LevelTests(SynchronousTestCase):
             self.assertEqual(len(out.getvalue().splitlines()), 1)
             self.assertIn("loud", out.getvalue())
 
+    def test_without_a_level(self):
+        """An event without a level is nobody's, and is left out."""
+        out = StringIO()
+        logs.observer("text", "debug", out)({"log_format": "hello"})
+        self.assertEqual(out.getvalue(), "")
+
     def test_text(self):
         """Text has the time, the logger with the level, and the message."""
         log, out = logger_to("text")
         log.info("hello")
         self.assertRegex(out.getvalue(), r"^\d{4}-\S+ \[bkscaler\.x#info\] hello\n$")
+
+
+class _Odd:
+    """Says different things when it is written, shown and called; cannot be counted."""
+
+    part = {"of": ["it"]}
+
+    def __str__(self):
+        return "odd"
+
+    def __call__(self):
+        return "called"
+
+    def refuse(self):
+        raise ZeroDivisionError
+
+
+class TextTests(SynchronousTestCase):
+    """A line of text is the one that Twisted would write, whatever is logged."""
+
+    def lines(self, write):
+        """Log one event, and give our line and Twisted's."""
+        events = []
+        write(Logger("bkscaler.x", observer=events.append))
+        return logs.as_text(events[0]), formatEventAsClassicLogText(events[0])
+
+    def test_same(self):
+        """Every way to write a format gives the same line, also one that cannot be formatted."""
+        odd = _Odd()
+        for words in (
+            "hello",
+            "two\nlines {odd}",
+            "{odd} {odd!r} {number:06.2f} {number:>{width}} {{braces}}",
+            "{odd.part[of]} {many[0]}",
+            "{odd()} and {odd.refuse}",
+            "{odd.refuse()}",
+            "{nothing}",
+            "{0}",
+            "{number:s}",
+            "{",
+            b"bytes {number}",
+            "",
+            None,
+        ):
+            ours, twisteds = self.lines(
+                lambda log, words=words: log.info(words, odd=odd, number=2.5, width=8, many=["one"])
+            )
+            # an event that cannot be formatted is told with a traceback, which differs by where it was made
+            self.assertEqual(ours and ours[:200], twisteds and twisteds[:200], words)
+
+    def test_special(self):
+        """Failures have their traceback, flattened events and those of the old log their own words."""
+        special = (
+            lambda log: log.failure("it {what}", Failure(ZeroDivisionError()), what="failed"),
+            lambda log: log.info("x", log_system="the old log"),
+            lambda log: log.warn("{log_text}", log_text="from the old log"),
+        )
+        for write in special:
+            ours, twisteds = self.lines(write)
+            self.assertEqual(ours, twisteds)
+        event = {"log_format": "{x}", "x": 1, "log_level": LogLevel.info, "log_namespace": "n"}
+        event["log_time"] = 1.0
+        flattened = eventFromJSON(eventAsJSON(event))
+        flattened["x"] = 2
+        for each in (event, flattened, {}, {"log_format": "hello"}):
+            self.assertEqual(logs.as_text(each), formatEventAsClassicLogText(each))
+
+    def test_time(self):
+        """The time goes on from second to second."""
+        event = {"log_format": "x", "log_level": LogLevel.info, "log_namespace": "n"}
+        for second in (1.0, 1.9, 2.0, 3.5, 86_400.1):
+            event["log_time"] = second
+            self.assertEqual(logs.as_text(event), formatEventAsClassicLogText(event))
 
 
 class InstallTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ import math
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from bkscaler.timers import Timers
+from bkscaler.timers import TimeLimit, Timers
 
 
 class TimersTests(SynchronousTestCase):
@@ -73,3 +73,44 @@ class TimersTests(SynchronousTestCase):
         self.clock.advance(1)
         self.clock.advance(1)
         self.assertEqual(self.fired, [("a", 2.0)])
+
+
+class TimeLimitTests(SynchronousTestCase):
+    """One limit for many."""
+
+    def setUp(self):
+        self.clock, self.reached = Clock(), []
+        self.limit = TimeLimit(self.clock, 10.0)
+
+    def begin(self, who):
+        """Begin to count for somebody."""
+        self.limit.begin(who, lambda: self.reached.append(who))
+
+    def test_reached(self):
+        """Each reaches it in its own time, and one delayed call is enough for all."""
+        for who in "abc":
+            self.begin(who)
+            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+            self.clock.advance(3.0)
+        self.limit.end("b")
+        self.clock.advance(1.0)
+        self.assertEqual(self.reached, ["a"])
+        self.clock.advance(5.9)
+        self.assertEqual(self.reached, ["a"])
+        self.clock.advance(0.1)
+        self.assertEqual((self.reached, self.clock.getDelayedCalls()), (["a", "c"], []))
+
+    def test_begins_again(self):
+        """One that is called may begin anew; ending what does not count does nothing."""
+        self.limit.begin("a", lambda: self.begin("a"))
+        self.limit.end("b")
+        self.clock.advance(10.0)
+        self.clock.advance(10.0)
+        self.assertEqual(self.reached, ["a"])
+
+    def test_stop(self):
+        """Stopped, it calls for nobody and leaves nothing."""
+        self.limit.stop()
+        self.begin("a")
+        self.limit.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
