@@ -113,7 +113,6 @@ class Metrics:
         self.watch_restarts = _counter(
             registry, "watch_restarts", "Watches begun anew, by reason.", reason=RESTART_REASONS
         )
-        self._ended = {outcome: self.ended.labels(outcome.value) for outcome in Outcome}
         self._outcomes = dict.fromkeys(Outcome, 0)
         self._over = {"up": 0, "down": 0, "failed_dials": 0}
         self.now_s = clock.seconds
