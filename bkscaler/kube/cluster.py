@@ -159,16 +159,14 @@ class ClusterView:
             been observed.
         :raises CancelledError: when the caller cancels, which closes the connection.
         """
-        mark = self._store.mark()
         answer = await self._list(statefulset.collection_path(self._namespace), self._set_selector())
-        caught_up = self._store.set_read(*_listed(answer), mark)
+        caught_up = self._store.set_read(*_listed(answer), None)
         self._read()
         known = self._store.stateful_set
         if self._stopped or known is None or not known.selector:
             return
-        mark = self._store.mark()
         answer = await self._list(pods.collection_path(self._namespace), {"labelSelector": known.selector})
-        self._store.pods_read(*_listed(answer), mark, caught_up)
+        self._store.pods_read(*_listed(answer), None, caught_up)
         self._read()
 
     async def _list(self, path: str, params: dict[str, str]) -> dict[str, Any]:

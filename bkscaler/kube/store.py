@@ -21,11 +21,15 @@ deletionTimestamp was spared. Successors have other uids and are never suspects.
 **Pods belong to a uid.** A set that was deleted and made again has another uid; its namesake's pods are
 never usable.
 
+**What is gone stays gone.** An API server that has been restarted may answer as things were. A uid is never
+used twice, so a pod whose deletion has been seen is not believed in again, whatever a list says.
+
 Imported by ``kube.cluster``.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,6 +39,9 @@ from bkscaler.kube.pods import PodView
 from bkscaler.kube.statefulset import StatefulSetView
 from bkscaler.kube.versions import is_newer, is_older, newest
 from bkscaler.model import Observation
+
+GONE_KEPT = 100
+"""How many pods are remembered after their deletion: more than any answer can be late by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +89,7 @@ class ClusterStore:
         self._pods_floor = ""
         self._suspects: set[str] = set()
         self._distrust_lists = False
+        self._gone: deque[str] = deque(maxlen=GONE_KEPT)
 
     def __repr__(self) -> str:
         known = f"{len(self._pods)} pods, {len(self._suspects)} suspect"
@@ -106,17 +114,21 @@ class ClusterStore:
         """Take note of what is known, before asking for a list."""
         return Mark(set_floor=self._set_floor, pods_floor=self._pods_floor)
 
-    def set_read(self, items: list[dict[str, Any]], version: str, mark: Mark) -> CaughtUp | None:
+    def set_read(self, items: list[dict[str, Any]], version: str, mark: Mark | None) -> CaughtUp | None:
         """
         Merge a list of the StatefulSet.
 
         :param items: none or one of our name; others are left out.
         :param version: of the list.
-        :param mark: taken before it was asked for.
+        :param mark: taken before it was asked for; None leaves a list out that is older than what is known,
+            whenever it was asked for. Where a watch begins anew it must be taken all the same: an etcd that
+            was restored counts from an earlier version.
         :returns: proof for :meth:`pods_read` that the controller had caught up, or None.
         """
         found = next((v for v in map(statefulset.parse, items) if v.name == self._name), None)
-        overtaken = is_older(version, self._set_floor) and not is_older(version, mark.set_floor)
+        overtaken = _overtaken(version, self._set_floor, None if mark is None else mark.set_floor)
+        if overtaken and mark is None:
+            return None
         if not overtaken:
             self._set_floor = version
             self._take_set(found)
@@ -154,20 +166,24 @@ class ClusterStore:
         self._take_set(replace(known, replicas=replicas, resource_version=version, generation=generation))
 
     def pods_read(
-        self, items: list[dict[str, Any]], version: str, mark: Mark, caught_up: CaughtUp | None = None
+        self, items: list[dict[str, Any]], version: str, mark: Mark | None, caught_up: CaughtUp | None = None
     ) -> None:
         """
         Merge a list of pods.
 
         :param items: the pods.
         :param version: of the list.
-        :param mark: taken before it was asked for.
+        :param mark: see :meth:`set_read`.
         :param caught_up: what :meth:`set_read` proved before this list was asked for; clears suspects.
         """
-        overtaken = is_older(version, self._pods_floor) and not is_older(version, mark.pods_floor)
+        overtaken = _overtaken(version, self._pods_floor, None if mark is None else mark.pods_floor)
+        if overtaken and mark is None:
+            return
         if not overtaken:
             self._pods_floor = version
-            listed = {view.uid: view for view in map(pods.parse, items) if view.uid}
+            views = map(pods.parse, items)
+            listed = {view.uid: view for view in views if view.uid and view.uid not in self._gone}
+            self._gone.extend(self._pods.keys() - listed.keys())
             if self._distrust_lists:
                 self._suspects |= listed.keys() - self._pods.keys()
             self._pods, self._pods_known = listed, True
@@ -187,9 +203,12 @@ class ClusterStore:
         seen = pods.parse(value)
         if not seen.uid or not is_newer(seen.resource_version, than=self._pods_floor):
             return
+        if kind != "DELETED" and seen.uid in self._gone:
+            return
         self._pods_floor = newest(seen.resource_version, self._pods_floor)
         if kind == "DELETED":
             self._pods.pop(seen.uid, None)
+            self._gone.append(seen.uid)
             self._suspects.discard(seen.uid)
         else:
             self._pods[seen.uid] = seen
@@ -246,3 +265,10 @@ class ClusterStore:
             and self._set.uid == caught_up.uid
             and self._set.generation == caught_up.generation
         )
+
+
+def _overtaken(version: str, floor: str, floor_at_asking: str | None) -> bool:
+    """Tell whether a list is older than what has become known; see :meth:`ClusterStore.set_read`."""
+    if not is_older(version, floor):
+        return False
+    return floor_at_asking is None or not is_older(version, floor_at_asking)

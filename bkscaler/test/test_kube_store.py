@@ -112,6 +112,26 @@ class OrderTests(SynchronousTestCase):
         store.set_event("MODIFIED", set_object(replicas=2, version=6, generation=2))
         self.assertEqual((store.observation().replicas, store.observation().resource_version), (2, "6"))
 
+    def test_gone_stays_gone(self):
+        """A pod whose deletion was seen is not believed in again, by whatever list or event."""
+        for gone in (
+            lambda store: store.pod_event("DELETED", pod_object(version=21)),
+            lambda store: store.pods_read([], "21", store.mark()),
+        ):
+            store = filled(1, pod_object())
+            gone(store)
+            store.pods_read([pod_object()], "19", store.mark())
+            self.assertEqual(ready_uids(store), [])
+            store.pod_event("MODIFIED", pod_object(version=30))
+            self.assertEqual(ready_uids(store), [])
+
+    def test_refresh_goes_not_back(self):
+        """A list that was asked for beside a watch is left out when it is older than what is known."""
+        store = filled(1, pod_object())
+        self.assertIsNone(store.set_read([set_object(replicas=0, version=3)], "9", None))
+        store.pods_read([], "19", None)
+        self.assertEqual((store.stateful_set.replicas, len(ready_uids(store))), (1, 1))
+
     def test_deleted(self):
         """A deleted set is missing, and its pods are not offered to the next one of that name."""
         store = filled(1, pod_object())
