@@ -23,6 +23,8 @@ from bkscaler.durations import format_duration
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 CUT_LIMIT_S = 5.0
 """How long closing may take after everything has been cut."""
+DROP_LIMIT_S = 1.0
+"""The last part of it: who was told why, and has not left, is dropped then."""
 
 
 class Connections(Protocol):
@@ -107,7 +109,9 @@ class Drain(Service):
         if not await self._emptied_within(self._limit_s):
             self.log.warn("the drain timeout is over: cutting {count}", count=len(self._connections))
             self._connections.cut_all()
-            await self._emptied_within(CUT_LIMIT_S)
+            if not await self._emptied_within(CUT_LIMIT_S - DROP_LIMIT_S):
+                self._connections.cut_all()
+                await self._emptied_within(DROP_LIMIT_S)
         self.log.info("drained")
         self._reactor.stop()
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from bkscaler.shutdown import CUT_LIMIT_S, Drain
+from bkscaler.shutdown import CUT_LIMIT_S, DROP_LIMIT_S, Drain
 
 
 class PlayedReactor(Clock):
@@ -130,13 +130,15 @@ class DrainTests(SynchronousTestCase):
         self.nothing_left()
 
     def test_connections_that_do_not_close(self):
-        """A connection that does not even end when cut does not keep the process."""
+        """A connection that does not even end when cut is cut again, and does not keep the process."""
         self.drain(limit_s=10.0, obey=False)
         self.signal()
         self.reactor.advance(0)
         self.reactor.advance(10)
         self.assertEqual(self.reactor.stopped, 0)
-        self.reactor.advance(CUT_LIMIT_S)
+        self.reactor.advance(CUT_LIMIT_S - DROP_LIMIT_S)
+        self.assertEqual((self.connections.cuts, self.reactor.stopped), (2, 0))
+        self.reactor.advance(DROP_LIMIT_S)
         self.nothing_left()
 
     def test_second_signal(self):
