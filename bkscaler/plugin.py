@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +54,8 @@ from bkscaler.observability.metrics import Metrics, Sources
 from bkscaler.observability.recorder import Recorder
 from bkscaler.observability.site import AdminSite
 from bkscaler.observability.status import Status
-from bkscaler.relay.hangups import Deaf, EpollHangups, Hangups
+from bkscaler.outside import Outside
+from bkscaler.relay.hangups import Deaf, EpollHangups
 from bkscaler.relay.leg import Leg
 from bkscaler.relay.pair import CopyRelay, Relay
 from bkscaler.relay.pipes import PipePool
@@ -97,7 +99,7 @@ class Options(config.Options):
         :param reactor: for connections.
         :raises SystemExit: with status 0 if bkscaler would work, else with 1.
         """
-        client = _client(self, reactor)
+        client = _client(self, _real_outside(reactor))
         would_work = await check(client, self.access, self.settings, sys.stdout.write)
         await client.close()
         raise SystemExit(0 if would_work else 1)
@@ -127,14 +129,38 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
     """
     if reactor is None:
         from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
-    settings, random = options.settings, SystemRandom().random
+    reactor.callWhenRunning(_settle_memory)
+    return compose(options, _real_outside(reactor))
+
+
+def _real_outside(reactor: Any) -> Outside:
+    """Take everything from the machine."""
+    return Outside(
+        reactor=reactor,
+        random=SystemRandom().random,
+        now=lambda: datetime.now(UTC),
+        host_name=socket.gethostname(),
+        make_hangups=EpollHangups if CAN_SPLICE else lambda poller: Deaf(),
+        set_handler=signal.signal,
+        exit_now=os._exit,
+    )
+
+
+def compose(options: Options, outside: Outside) -> MultiService:
+    """
+    Build everything. Nothing listens and nothing is asked before the service is started.
+
+    :param options: parsed; without ``parent`` nothing is done about the log.
+    :param outside: what the parts have from outside.
+    """
+    settings, reactor = options.settings, outside.reactor
     recorder = Recorder(reactor, Metrics(reactor, settings.max_connections), History(reactor))
-    kube = _kubernetes(options, reactor, recorder)
+    kube = _kubernetes(options, outside, recorder)
     scaler = Scaler(
         clock=reactor,
         cluster=kube.view,
         limits=Limits(idle_timeout_s=settings.idle_timeout_s),
-        random=random,
+        random=outside.random,
         give_up_after_s=settings.give_up_after_s,
         report=kube.events.happened,
         on_change=recorder.changed,
@@ -142,7 +168,7 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
     )
     kube.view.on_change = scaler.observed
     poller = Poller(reactor)
-    factory = _proxy(settings, reactor, poller, scaler, recorder)
+    factory = _proxy(settings, outside, poller, scaler, recorder)
     ports = Ports(reactor, poller) if _can_take_shortcuts(settings, reactor) else reactor
     listener = Listener(ports, "listen-addr", settings.listen_addr, factory)
 
@@ -156,11 +182,12 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
         connections=factory,
         stop_accepting=stop_accepting,
         limit_s=settings.drain_timeout_s,
+        exit_now=outside.exit_now,
+        set_handler=outside.set_handler,
     )
     parts = [kube, scaler, listener, drain]
-    reactor.callWhenRunning(_settle_memory)
     if settings.admin_addr is not None:
-        sources = _sources(scaler, factory, kube, drain, listener)
+        sources = _sources(scaler, factory, kube, drain=drain, listener=listener, outside=outside)
         status = Status(clock=reactor, sources=sources, recorder=recorder, settings=settings)
         recorder.metrics.read_from(sources)
         site = AdminSite(missing=sources.missing, status=status.take, recorder=recorder, reactor=reactor)
@@ -178,10 +205,10 @@ def _settle_memory() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-def _kubernetes(options: Options, reactor: Any, recorder: Recorder) -> Kubernetes:
+def _kubernetes(options: Options, outside: Outside, recorder: Recorder) -> Kubernetes:
     """Build what talks to the API server."""
-    random = SystemRandom().random
-    client = _client(options, reactor, recorder.answered)
+    reactor, random = outside.reactor, outside.random
+    client = _client(options, outside, recorder.answered)
     view = ClusterView(
         client=client,
         namespace=options.settings.sts_namespace,
@@ -201,29 +228,26 @@ def _kubernetes(options: Options, reactor: Any, recorder: Recorder) -> Kubernete
     events = Events(
         client=client,
         clock=reactor,
-        now=_now,
+        now=outside.now,
         namespace=options.settings.sts_namespace,
         regarding=lambda: view.stateful_set,
-        instance=socket.gethostname(),
+        instance=outside.host_name,
     )
     client.on_forbidden = permissions.doubt
     return Kubernetes(client=client, view=view, permissions=permissions, events=events)
 
 
-def _client(options: Options, reactor: Any, on_response: OnResponse | None = None) -> ApiClient:
+def _client(options: Options, outside: Outside, on_response: OnResponse | None = None) -> ApiClient:
     """Build what asks the API server."""
+    reactor = outside.reactor
 
     def credentials(plugin: ExecPlugin) -> PluginCredentials:
-        run, random = runner(reactor, options.environ), SystemRandom().random
-        return PluginCredentials(plugin, run=run, clock=reactor, now=_now, random=random)
+        run = runner(reactor, options.environ)
+        return PluginCredentials(plugin, run=run, clock=reactor, now=outside.now, random=outside.random)
 
     return ApiClient.over_network(
         access=options.access, reactor=reactor, make_credentials=credentials, on_response=on_response
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _together(parts: list[Any], options: Options) -> MultiService:
@@ -253,7 +277,13 @@ def _together(parts: list[Any], options: Options) -> MultiService:
 
 
 def _sources(
-    scaler: Scaler, factory: ProxyFactory, kube: Kubernetes, drain: Drain, listener: Listener
+    scaler: Scaler,
+    factory: ProxyFactory,
+    kube: Kubernetes,
+    *,
+    drain: Drain,
+    listener: Listener,
+    outside: Outside,
 ) -> Sources:
     """Say where the status page and the metrics find what holds now."""
     return Sources(
@@ -263,7 +293,7 @@ def _sources(
         trouble=lambda: str(kube.view.trouble or ""),
         missing=lambda: _missing(drain, listener, kube.view) + kube.permissions.lines(),
         draining=lambda: drain.draining,
-        now_unix_s=lambda: _now().timestamp(),
+        now_unix_s=lambda: outside.now().timestamp(),
     )
 
 
@@ -274,13 +304,12 @@ def _can_take_shortcuts(settings: Settings, reactor: Any) -> bool:
 
 
 def _proxy(
-    settings: Settings, reactor: Any, poller: Poller, scaler: Scaler, recorder: Recorder
+    settings: Settings, outside: Outside, poller: Poller, scaler: Scaler, recorder: Recorder
 ) -> ProxyFactory:
     """Build what serves clients."""
-    stalls = Stalls(reactor)
-    hangups: Hangups = EpollHangups(poller) if CAN_SPLICE else Deaf()
+    reactor = outside.reactor
+    stalls, hangups = Stalls(reactor), outside.make_hangups(poller)
     works = SpliceWorks(poller=poller, pipes=PipePool(), stalls=stalls)
-    random = SystemRandom()
 
     async def check(replica: Replica) -> None:
         host, port = builder_host(settings, replica), settings.target_port
@@ -293,7 +322,7 @@ def _proxy(
 
     shared = Surroundings(
         clock=reactor,
-        random=random.random,
+        random=outside.random,
         capacity=scaler,
         dialer=Dialer(connector(settings, reactor), check if settings.readiness == "grpc" else None),
         join=join,
@@ -303,7 +332,7 @@ def _proxy(
         ready_wait_timeout_s=settings.ready_wait_timeout_s,
         reports=ConnectionReports(recorder, scaler.gave_up),
     )
-    prefix = f"{socket.gethostname()}-{random.getrandbits(32):08x}"
+    prefix = f"{outside.host_name}-{int(outside.random() * 2**32):08x}"
     ways = None
     if _can_take_shortcuts(settings, reactor):
         ways = Shortcuts.made_of(shared, works, settings.target_port)

@@ -28,12 +28,15 @@ ROWS = """
 4  observability.wakes|words <- observability.history|metrics <- observability.recorder
       <- observability.status <- observability.drawing <- observability.page <- observability.site
    examination <- doctor
-5  services
+5  services   outside
 6  plugin
 7  demo.timeline|children|clients|running <- demo.watching <- demo.stage <- demo.story <- demo.__main__
 8  bench.tools|usage <- bench.peers <- bench.backend|table <- bench.field <- bench.measures <- bench.course
       <- bench.__main__
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
+9  simulation.clock|links <- simulation.network <- simulation.builders|process <- simulation.clients|apiserver
+      <- simulation.truth|world <- simulation.reasons|bounds <- simulation.judge
+10 simulation.acts <- simulation.plan <- simulation.run <- simulation.__main__
 """
 """
 A module may import what stands in a row above it. Within a row, things three spaces apart do not know each
@@ -43,7 +46,7 @@ APART = {"kube", "scaling", "frontend", "relay"}
 """Rooms that do not import each other; each states what it needs, and the plugin joins them."""
 EXCEPT = {("frontend", "relay")}
 FOR_SANDBOX = 1
-"""The sandbox imports this row only, and only the demo and tests import the sandbox."""
+"""The sandbox imports this row only, and only the demo, the simulation and tests import the sandbox."""
 
 
 def places() -> dict[str, tuple[int, int, int]]:
@@ -152,7 +155,7 @@ class LayersTests(SynchronousTestCase):
                 inside, target_inside = name.startswith("sandbox."), other.startswith("sandbox.")
                 if inside and not target_inside and self.places[other][0] != FOR_SANDBOX:
                     wrong.append(f"{name} imports {other}")
-                if target_inside and not inside and not name.startswith("demo."):
+                if target_inside and not inside and not name.startswith(("demo.", "simulation.")):
                     wrong.append(f"{name} imports {other}")
         self.assertEqual(wrong, [])
 
