@@ -1,5 +1,6 @@
 # make demo     see it work, in about ten seconds
 # make sandbox  the same set-up, kept running to play with
+# make simulate many worlds on a virtual clock; SEEDS=1000 JOBS=2
 # make test     all tests          make lint    style and types
 # make wheel    build it, install it elsewhere, look whether it is all there
 # make bench    bkscaler and other proxies side by side; a few minutes, or BENCH=--quick
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 BENCH ?=
 
-.PHONY: demo sandbox bench test lint wheel docs clean
+.PHONY: demo sandbox bench simulate test lint wheel docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -23,6 +24,12 @@ sandbox: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	@$(BIN)/python -m bkscaler.bench $(BENCH)
+
+SEEDS ?= 1000
+JOBS ?= 2
+
+simulate: $(VENV)/.installed
+	@$(BIN)/python -m bkscaler.simulation --seeds $(SEEDS) --jobs $(JOBS)
 
 test: $(VENV)/.testable
 	$(BIN)/python -m twisted.trial bkscaler

@@ -28,7 +28,7 @@ from bkscaler.sandbox.api import ApiRoot
 from bkscaler.sandbox.authorization import ADMIN
 from bkscaler.sandbox.controller import StatefulSetController
 from bkscaler.sandbox.eventlog import EventLog
-from bkscaler.sandbox.kinds import NAMESPACES, NODES, SERVICES, STATEFULSETS
+from bkscaler.sandbox.kinds import NAMESPACES, NODES, PODS, SERVICES, STATEFULSETS
 from bkscaler.sandbox.kubelet import Kubelet
 from bkscaler.sandbox.manifests import namespace_manifest, node_manifest, service_manifest, set_manifest
 from bkscaler.sandbox.objects import Now, Object, Random, random_hex
@@ -138,6 +138,26 @@ class Cluster:
         scale: Object = {"spec": {"replicas": replicas}}
         ScaleVerbs(self._verbs).replace(self.settings.namespace, self.settings.statefulset, scale)
 
+    def delete_set(self) -> None:
+        """Delete the StatefulSet; its pods go with it."""
+        self._verbs.delete(STATEFULSETS, self.settings.namespace, self.settings.statefulset, {})
+
+    def create_set(self, replicas: int) -> None:
+        """Create a StatefulSet like the first one."""
+        self._verbs.create(STATEFULSETS, self.settings.namespace, self._set_manifest(replicas))
+
+    def touch_set(self, note: str) -> None:
+        """Annotate the StatefulSet, which gives it a new version."""
+
+        def annotate(value: Object) -> None:
+            value["metadata"].setdefault("annotations", {})["touched"] = note
+
+        self.state.edit("statefulsets", self.settings.namespace, self.settings.statefulset, annotate)
+
+    def delete_pod(self, name: str, grace_s: int) -> None:
+        """Delete a pod, as a person or an eviction does."""
+        self._verbs.delete(PODS, self.settings.namespace, name, {"gracePeriodSeconds": grace_s})
+
     def stateful_set(self) -> Object:
         """
         Give the StatefulSet as a client sees it.
@@ -159,8 +179,13 @@ class Cluster:
         create(NODES, "", node_manifest())
         name, namespace, port = settings.statefulset, settings.namespace, settings.container_port
         create(SERVICES, namespace, service_manifest(f"{name}-headless", name, port))
-        manifest = set_manifest(name, replicas=settings.replicas, port=port, policy=settings.policy)
-        create(STATEFULSETS, namespace, manifest)
+        create(STATEFULSETS, namespace, self._set_manifest(settings.replicas))
+
+    def _set_manifest(self, replicas: int) -> Object:
+        settings = self.settings
+        return set_manifest(
+            settings.statefulset, replicas=replicas, port=settings.container_port, policy=settings.policy
+        )
 
 
 def make_cluster(

@@ -101,6 +101,10 @@ class FlowTransport:
         """Give the other end's address."""
         return IPv4Address("TCP", "127.0.0.1", self.port)
 
+    def deliver(self, data: bytes) -> None:
+        """Give the protocol what one read has brought."""
+        self.protocol.dataReceived(data)
+
     def _soon(self, act: Any) -> None:
         self.clock.callLater(0, act)
 
@@ -110,6 +114,9 @@ class FlowTransport:
             return
         if self.reset and self.unsent:
             self._close(main.CONNECTION_LOST)
+            return
+        if self.unsent and not self.peer.connected:
+            self._be_refused()
             return
         count = max(0, WINDOW_BYTES - len(self.peer.arrived))
         self.peer.arrived += self.unsent[:count]
@@ -124,6 +131,15 @@ class FlowTransport:
             self._close(main.CONNECTION_DONE)
         elif self.finishing and not self.finished:
             self._finish()
+
+    def _be_refused(self) -> None:
+        """Bytes for a socket that is closed are answered with a reset."""
+        self.unsent.clear()
+        self.reset = True
+        self._tell(Hangup.LOST)
+        self._soon(self._read)
+        if self.disconnecting:
+            self._close(main.CONNECTION_LOST)
 
     def _finish(self) -> None:
         self.finished = True
@@ -143,7 +159,7 @@ class FlowTransport:
             data = bytes(self.arrived[: self.bufferSize])
             del self.arrived[: self.bufferSize]
             self.peer._soon(self.peer._flush)
-            self.protocol.dataReceived(data)
+            self.deliver(data)
             self._soon(self._read)
         elif self.peer.finished:
             self.end_read = True

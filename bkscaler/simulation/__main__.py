@@ -1,0 +1,100 @@
+"""
+``python -m bkscaler.simulation``: many seeds, on several processors, with one line at the end.
+
+The exit status is 0 when nothing has failed. A seed that fails is printed with the shortest prefix of its
+acts that fails, and what happened in it; ``--seed`` runs one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing import Pool
+
+from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
+from zope.interface import provider
+
+from bkscaler.simulation.run import Result, run_seed, shortest
+
+SEEDS_AT_ONCE = 20
+"""How many worlds a process runs before it clears away what they have left."""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run what the command line says; give the exit status."""
+    options = _options().parse_args(words)
+    if options.seed is not None:
+        _prepare()
+        result = run_seed(options.seed, options.prefix)
+        sys.stdout.write(result.log)
+        sys.stdout.write(_verdict(result))
+        return 1 if result.failures else 0
+    failed = 0
+    began_s = time.monotonic()
+    for count, seeds in enumerate(_failing(options.first, options.seeds, options.jobs), 1):
+        for seed in seeds:
+            failed += 1
+            result = shortest(seed)
+            sys.stdout.write(f"\n{result.log}{_verdict(result)}")
+        done = min(options.seeds, count * SEEDS_AT_ONCE)
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done} of {options.seeds} seeds, {failed} failed")
+    took_s = time.monotonic() - began_s
+    sys.stdout.write(f"\n{took_s:.0f} s, seeds from {options.first}\n")
+    sys.stdout.write(f"simulated {options.seeds} seeds, {failed} failed\n")
+    return 1 if failed else 0
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bkscaler.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, help="how many (1000)")
+    parser.add_argument("--first", type=int, default=0, help="the first one (0)")
+    parser.add_argument("--jobs", type=int, default=2, help="on how many processors (2)")
+    parser.add_argument("--seed", type=int, help="run this one alone and print what happens in it")
+    parser.add_argument("--prefix", type=int, help="of --seed, only so many acts")
+    return parser
+
+
+def _prepare() -> None:
+    """Let nothing be logged but to the worlds; let nobody clear away in the middle of one."""
+    globalLogBeginner.beginLoggingTo([_drop], redirectStandardIO=False, discardBuffer=True)
+    gc.disable()
+
+
+@provider(ILogObserver)
+def _drop(event: LogEvent) -> None:
+    """Log nothing."""
+
+
+def _failing(first: int, seeds: int, jobs: int) -> Iterator[list[int]]:
+    """Run seeds; give, for so many at once, those that have failed."""
+    parts = [
+        range(at, min(at + SEEDS_AT_ONCE, first + seeds)) for at in range(first, first + seeds, SEEDS_AT_ONCE)
+    ]
+    if jobs == 1:
+        _prepare()
+        yield from map(_run, parts)
+        return
+    with Pool(jobs, initializer=_prepare) as pool:
+        yield from pool.imap(_run, parts)
+    _prepare()
+
+
+def _run(seeds: range) -> list[int]:
+    failed = [seed for seed in seeds if run_seed(seed).failures]
+    gc.collect()
+    return failed
+
+
+def _verdict(result: Result) -> str:
+    plan = result.plan
+    words = "".join(f"FAILED: {words}\n" for words in result.failures) or "nothing failed\n"
+    acts = ", ".join(f"{step.act.__name__} at {step.at_s:.3f}" for step in plan.steps)
+    return f"seed {plan.seed} ({plan.mood}; {plan.flags}; {plan.cluster}): {acts}\n{words}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""
+The API server of a world: the sandbox's, on a host of the network, with the faults of real ones.
+
+A fault is a state of this server that the acts of a plan switch on and off. What a client has been told is
+recorded as it leaves, for the judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from bkscaler.sandbox.cluster import Cluster
+from bkscaler.sandbox.failures import ApiFailure
+from bkscaler.sandbox.replies import send_text
+from bkscaler.simulation.links import Link
+from bkscaler.simulation.network import Host, Network
+
+PORT = 6443
+IDLE_CONNECTION_S = 180.0
+Random = Callable[[], float]
+
+
+@dataclass(kw_only=True)
+class Trouble:
+    """
+    What is wrong with the server now.
+
+    :param code: status that requests are answered with in place of their answer; 0: none.
+    :param only: the method that this happens to; ``""``: all.
+    :param retry_after_s: its ``Retry-After``; 0 for none.
+    :param slow_s: the longest that a request waits before it is looked at.
+    :param lose_answers: whether requests are carried out and their connection is cut before the answer.
+    :param cut_requests: whether connections are cut before the request is looked at.
+    :param stale: whether lists are answered as they were when this began.
+    """
+
+    code: int = 0
+    only: str = ""
+    retry_after_s: int = 0
+    slow_s: float = 0.0
+    lose_answers: bool = False
+    cut_requests: bool = False
+    stale: bool = False
+
+
+class ApiServer:
+    """
+    The API server. Runs from :meth:`start`; may be stopped and started again.
+
+    :ivar trouble: what is wrong with it now.
+    :ivar log: told each request with what is done about it.
+    """
+
+    def __init__(self, network: Network, ip: str, cluster: Cluster, random: Random) -> None:
+        self.trouble = Trouble()
+        self.log: Callable[[str], None] = lambda line: None
+        self.requests = 0
+        self.host: Host | None = None
+        self._network = network
+        self.ip = ip
+        self._cluster = cluster
+        self._random = random
+        self._lists: dict[bytes, Any] = {}
+        self._old_lists: dict[bytes, Any] = {}
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{self.ip}:{PORT}"
+
+    @property
+    def up(self) -> bool:
+        """Whether it accepts connections."""
+        return self.host is not None and PORT in self.host.ports
+
+    def start(self) -> None:
+        """Listen."""
+        if self.up:
+            return
+        self.host = Host(self._network, "api", self.ip)
+        site = Site(_Gate(self), reactor=self._network.clock, timeout=IDLE_CONNECTION_S)
+        site.displayTracebacks = False
+        self.host.listen(PORT, _Unlogged(site))
+
+    def kill(self) -> None:
+        """Be gone: every connection is reset."""
+        if self.host is not None:
+            self.host.die()
+
+    def terminate(self, linger_s: float) -> None:
+        """Stop as a server does on SIGTERM: refuse, keep watches open and silent, end after a while."""
+        if self.host is None or not self.up:
+            return
+        host = self.host
+        for listening in list(host.ports.values()):
+            listening.close()
+        for link in self.links():
+            link.fall_silent(linger_s)
+
+    def links(self) -> list[Link]:
+        """List the connections to it."""
+        return [] if self.host is None else [end.link for end in self.host.ends if end.connected]
+
+    def recover(self) -> None:
+        """Be well again."""
+        self.trouble = Trouble()
+
+    def begin_stale(self) -> None:
+        """From now on answer lists as they are answered now."""
+        self._old_lists = dict(self._lists)
+        self.trouble.stale = True
+
+    def serve(self, request: Any) -> None:
+        """Look at a request, later if the server is slow."""
+        self.requests += 1
+        trouble = self.trouble
+        if trouble.slow_s:
+            self._network.clock.callLater(trouble.slow_s * self._random(), self._serve_late, request)
+        else:
+            self._serve(request)
+
+    def _serve_late(self, request: Any) -> None:
+        """A request whose client has gone is dropped, as Go's servers cancel its context."""
+        if request.channel is not None and not request._disconnected:
+            self._serve(request)
+
+    def _serve(self, request: Any) -> None:
+        trouble, link = self.trouble, request.channel.transport.link
+        what = f"{request.method.decode()} {request.uri.decode()}"
+        applies = not trouble.only or trouble.only == request.method.decode()
+        if trouble.cut_requests and applies:
+            self.log(f"{what}: cut")
+            link.cut()
+        elif trouble.code and applies:
+            self.log(f"{what}: {trouble.code}")
+            self._refuse(request, trouble)
+        else:
+            self._answer(request, what, trouble, link)
+
+    def _answer(self, request: Any, what: str, trouble: Trouble, link: Link) -> None:
+        old = self._old_lists.get(request.uri) if trouble.stale and request.method == b"GET" else None
+        if old is not None:
+            self.log(f"{what}: stale")
+            send_text(request, old)
+            return
+        if request.method == b"GET" and b"watch=" not in request.uri:
+            self._keep(request)
+        self._cluster.root.render(request)
+        self.log(f"{what}: {request.code}")
+        if trouble.lose_answers and (not trouble.only or trouble.only == request.method.decode()):
+            self.log(f"{what}: answer lost")
+            link.cut()
+
+    def _refuse(self, request: Any, trouble: Trouble) -> None:
+        headers = {"Retry-After": str(trouble.retry_after_s)} if trouble.retry_after_s else {}
+        words = {409: "the object has been modified", 429: "Too many requests"}.get(trouble.code, "oh no")
+        send_text(request, words, code=trouble.code, headers=headers)
+
+    def _keep(self, request: Any) -> None:
+        """Remember a list's answer, to give it again when it has become stale."""
+        write, uri = request.write, request.uri
+
+        def keep(data: bytes) -> None:
+            self._lists[uri] = data.decode()
+            write(data)
+
+        request.write = keep
+
+    def fail_watches(self, code: int) -> None:
+        """End every watch with an ERROR line."""
+        for stream in list(self._cluster.root.watches._streams):
+            stream.fail(ApiFailure(code, "Expired" if code == 410 else "InternalError", "too old"))
+
+
+class _Gate(Resource):
+    """Every request passes through here."""
+
+    isLeaf = True
+
+    def __init__(self, server: ApiServer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # not annotated by Twisted
+        self._server = server
+
+    def render(self, request: Any) -> int:
+        self._server.serve(request)
+        return NOT_DONE_YET
+
+
+class _Unlogged:
+    """A site whose access log, and the clock for it, are left off."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self._site.buildProtocol(addr)

@@ -1,0 +1,303 @@
+"""
+The clients of a world: builds that send and wait for what they have sent, probes, and people who give up.
+
+Each knows what it has sent and what it may expect, and keeps a record of its own end that the judge reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from bkscaler.simulation.builders import TAG_BYTES
+from bkscaler.simulation.clock import VirtualTime
+from bkscaler.simulation.links import DEAD_PEER_S
+
+
+@implementer(IHalfCloseableProtocol)
+class Client(Protocol):
+    """
+    One client with one connection.
+
+    :param name: :data:`~bkscaler.simulation.builders.TAG_BYTES` characters that no other client has.
+    :param clock: for what it does later.
+    :ivar peer: its address, as bkscaler's log shows it; ``""`` until it is connected.
+    :ivar sent: what it has sent, as far as it must come back.
+    :ivar received: what has come back.
+    :ivar has_spoken: whether it has sent anything.
+    :ivar asked_s: since when it has wanted a builder.
+    :ivar ending: what it has done to end the connection; ``""`` as long as it has done nothing.
+    :ivar saw_end: whether the other side has finished.
+    :ivar lost: why the connection is gone; None while it is there.
+    :ivar wrong: what was against its expectations.
+    """
+
+    transport: Any = None
+    kind = "plain"
+
+    def __init__(self, name: str, clock: VirtualTime) -> None:
+        assert len(name) == TAG_BYTES
+        self.name = name
+        self.peer = ""
+        self.sent = bytearray()
+        self.received = bytearray()
+        self.ending = ""
+        self.saw_end = False
+        self.lost: Failure | None = None
+        self.wrong = ""
+        self.has_spoken = False
+        self.asked_s = 0.0
+        self._later: list[tuple[float, Callable[[], object]]] = []
+        self.on_end: Callable[[Client], None] = lambda client: None
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} client {self.name}>"
+
+    @property
+    def open(self) -> bool:
+        """Whether it is connected and has not ended."""
+        return self.transport is not None and self.lost is None
+
+    @property
+    def wants(self) -> bool:
+        """Whether it waits for a builder that would serve it."""
+        return self.open and self.has_spoken and not self.ending
+
+    def connectionMade(self) -> None:
+        """Remember where from and when."""
+        address = self.transport.getHost()
+        self.peer = f"{address.host}:{address.port}"
+        self.asked_s = self._clock.rightNow
+        for seconds, act in self._later:
+            self._clock.callLater(seconds, act)
+
+    def after(self, seconds: float, act: Callable[[], object]) -> None:
+        """Do something so long after it has connected. To be called before it has."""
+        self._later.append((seconds, act))
+
+    def say(self, size: int) -> None:
+        """Send so many bytes, which no other moment of any client's would send."""
+        if not self.open or self.ending:
+            return
+        at = len(self.sent)
+        data = self.name.encode() if not at else b""
+        data += b"".join(b"%08x" % number for number in range(at, at + size, 8))
+        data = data[: max(size, TAG_BYTES - at)]
+        self.sent += data
+        self.has_spoken = True
+        self.transport.write(data)
+
+    def finish(self) -> None:
+        """Half-close: no more is sent, the rest of the answer is waited for."""
+        if self.open and not self.ending:
+            self.ending = "finished"
+            self.transport.loseWriteConnection()
+
+    def hang_up(self) -> None:
+        """Close."""
+        if self.open and self.ending in {"", "finished"}:
+            self.ending = "hung up"
+            self.transport.loseConnection()
+
+    def reset(self) -> None:
+        """Reset."""
+        if self.open:
+            self.ending = "reset"
+            self.transport.abortConnection()
+
+    def vanish(self) -> None:
+        """Say nothing any more, as when a laptop is closed."""
+        if self.open:
+            self.ending = "vanished"
+            self.transport.link.fall_silent(DEAD_PEER_S)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Compare what has come back with what was sent."""
+        at = len(self.received)
+        self.received += data
+        if bytes(self.sent[at : at + len(data)]) != data:
+            self.wrong = self.wrong or f"{self} got bytes at {at} that it has not sent: {data[:40]!r}"
+
+    def readConnectionLost(self) -> None:
+        """Close, too."""
+        self.saw_end = True
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Remember the end."""
+        self.lost = reason
+        self.on_end(self)
+
+    @property
+    def was_reset(self) -> bool:
+        """Whether the connection was reset by somebody else."""
+        return self.lost is not None and self.lost.check(ConnectionLost) is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has come back."""
+        return self.received == self.sent
+
+
+class Garbage(Client):
+    """Sends bytes that mean nothing, or nothing good."""
+
+    kind = "garbage"
+
+    def __init__(self, name: str, clock: VirtualTime, words: bytes) -> None:
+        super().__init__(name, clock)
+        self._words = words
+
+    def say(self, size: int) -> None:
+        """Send them; what comes back is not compared."""
+        if self.open and not self.ending:
+            self.has_spoken = True
+            self.transport.write(self._words)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take whatever comes."""
+
+    @property
+    def complete(self) -> bool:
+        """There is nothing to be complete."""
+        return True
+
+
+class Builds(Client):
+    """
+    A gRPC client: several builds, one after another, over one connection.
+
+    :ivar has_cancelled: whether it has reset all its calls at some time.
+    :ivar answered: how many calls were answered by a builder.
+    :ivar refusals: the words of answers that said that there is no builder.
+    """
+
+    kind = "gRPC"
+
+    def __init__(self, name: str, clock: VirtualTime) -> None:
+        super().__init__(name, clock)
+        self.answered = 0
+        self.has_cancelled = False
+        self.refusals: list[str] = []
+        self.calls: dict[int, tuple[bytes, bytearray]] = {}
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self._greeted = False
+
+    def say(self, size: int) -> None:
+        """Make a call with a body of so many bytes, at most what the first window holds."""
+        if not self.open or self.ending:
+            return
+        if not self._greeted:
+            self._greeted = True
+            self._h2.initiate_connection()
+        if self.has_spoken and not self.calls:
+            self.asked_s = self._clock.rightNow
+        self.has_spoken = True
+        stream = self._h2.get_next_available_stream_id()
+        body = b"".join(b"%08x" % number for number in range(0, min(size, 16_000), 8))
+        headers = [(":method", "POST"), (":scheme", "http"), (":authority", "buildkitd")]
+        headers += [(":path", "/moby.buildkit.v1.Control/Solve"), ("client", self.name)]
+        self.calls[stream] = (body, bytearray())
+        try:
+            self._h2.send_headers(stream, headers)
+            self._h2.send_data(stream, body, end_stream=True)
+        except h2.exceptions.H2Error:
+            self.calls.pop(stream)
+        self._send()
+
+    @property
+    def wants(self) -> bool:
+        """Whether a call of its waits for an answer."""
+        return super().wants and bool(self.calls)
+
+    def ping(self) -> None:
+        """Ask whether anybody is there."""
+        if self.open and not self.ending and self._greeted:
+            self._h2.ping(b"\0" * 8)
+            self._send()
+
+    def cancel(self) -> None:
+        """Reset all calls, as Ctrl-C does."""
+        if self.open and not self.ending:
+            for stream in list(self.calls):
+                self._h2.reset_stream(stream, error_code=8)
+            self.calls.clear()
+            self.has_cancelled = True
+            self._send()
+
+    def finish(self) -> None:
+        """An HTTP/2 client closes when it is done."""
+        self.hang_up()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take answers."""
+        try:
+            events = self._h2.receive_data(data)
+        except h2.exceptions.H2Error as error:
+            self.wrong = self.wrong or f"{self}: {error!r}"
+            self.transport.abortConnection()
+            return
+        for event in events:
+            self._heard(event)
+        if self.open and not self.ending:
+            self._send()
+
+    def _heard(self, event: Any) -> None:
+        if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+            headers = dict(event.headers)
+            if headers.get(b"grpc-status", b"0") != b"0" and event.stream_id in self.calls:
+                self.refusals.append(headers.get(b"grpc-message", b"").decode())
+                self.calls.pop(event.stream_id)
+        elif isinstance(event, h2.events.DataReceived):
+            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            if event.stream_id in self.calls:
+                self.calls[event.stream_id][1].extend(event.data)
+        elif isinstance(event, h2.events.StreamEnded):
+            sent, got = self.calls.pop(event.stream_id, (b"", bytearray()))
+            self.answered += 1
+            if sent != got:
+                self.wrong = self.wrong or f"{self}: call {event.stream_id} came back changed"
+
+    def _send(self) -> None:
+        self.transport.write(self._h2.data_to_send())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every call has been answered."""
+        return not self.calls
+
+
+class Connecting(ClientFactory):
+    """
+    Connects one client.
+
+    :param refused: called when nobody listens.
+    """
+
+    noisy = False
+
+    def __init__(self, client: Client, refused: Callable[[], None]) -> None:
+        self._client = client
+        self._refused = refused
+
+    def buildProtocol(self, addr: object) -> Client:
+        """Give the client."""
+        return self._client
+
+    def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
+        """Tell."""
+        self._refused()

@@ -1,0 +1,84 @@
+"""Virtual time: a clock on which one call after another is carried out, each at its own moment."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from twisted.internet.base import DelayedCall
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Clock
+
+
+class VirtualTime(Clock):
+    """
+    A Clock that jumps from call to call. Calls of the same moment come in the order they were made.
+
+    :ivar is_moot: says whether a call that is due need not be carried out any more; it then stays as it is.
+
+    Where ``Clock`` sorts all its calls each time one is made, this one keeps a heap.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_moot: Callable[[Any], bool] = lambda call: False
+        self._heap: list[tuple[float, int, DelayedCall]] = []
+        self._numbers = count()
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
+    ) -> IDelayedCall:
+        """Schedule a call."""
+        call = DelayedCall(
+            self.rightNow + delay, callable, args, kw, self._cancelled, self._delayed, self.seconds
+        )
+        self._push(call)
+        return call
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """List what is scheduled, by time."""
+        calls = dict.fromkeys(entry[2] for entry in sorted(self._heap, key=lambda entry: entry[:2]))
+        return [call for call in calls if call.active()]
+
+    def advance(self, amount: float) -> None:
+        """Carry out what is due within so many seconds, and stand at their end."""
+        end_s = self.rightNow + amount
+        while (next_s := self.next_s()) is not None and next_s <= end_s:
+            self.run_next()
+        self.rightNow = end_s
+
+    def next_s(self) -> float | None:
+        """Give the time of the next call; None when there is none."""
+        while self._heap:
+            due_s, _, call = self._heap[0]
+            if not call.active():
+                heapq.heappop(self._heap)
+            elif call.getTime() > due_s:
+                heapq.heappop(self._heap)
+                self._push(call)
+            else:
+                return due_s
+        return None
+
+    def run_next(self) -> Any:
+        """Go to the next call's moment and carry it out. Only when there is one."""
+        due_s = self.next_s()
+        assert due_s is not None
+        call = heapq.heappop(self._heap)[2]
+        self.rightNow = max(self.rightNow, due_s)
+        if self.is_moot(call):
+            return
+        call.called = 1
+        call.func(*call.args, **call.kw)
+
+    def _push(self, call: DelayedCall) -> None:
+        heapq.heappush(self._heap, (call.getTime(), next(self._numbers), call))
+
+    def _cancelled(self, call: DelayedCall) -> None:
+        """Leave it where it is: it is skipped when its time comes."""
+
+    def _delayed(self, call: DelayedCall) -> None:
+        """An earlier time needs a new place; a later one is found out when the old time comes."""
+        self._push(call)

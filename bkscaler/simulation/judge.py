@@ -1,0 +1,197 @@
+"""
+What must hold in every world. Looks from outside: at the network, the cluster, the log.
+
+This module judges each thing in the moment in which it happens: a dial, a scale request that takes effect, a
+read, a line of the log, the end of a connection. That nothing takes too long is for
+:mod:`bkscaler.simulation.bounds`, and whether an end has a reason for :mod:`bkscaler.simulation.reasons`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bkscaler.observability.outcomes import Outcome
+from bkscaler.sandbox.state import Change
+from bkscaler.simulation.builders import Builder
+from bkscaler.simulation.clients import Builds, Client
+from bkscaler.simulation.links import End, Link
+from bkscaler.simulation.network import Host
+from bkscaler.simulation.process import Process
+from bkscaler.simulation.reasons import unexplained_end, unexplained_outcome
+from bkscaler.simulation.truth import Truth, going
+
+HELD_BYTES = 2 * 16 * 1024
+"""What may be held of a client that speaks no HTTP/2."""
+HELD_HTTP2_BYTES = 65_535 + 65_536 + 64 * 1024
+"""The same of one that does: its DATA, its other frames, and one read."""
+IN_FLIGHT_S, IN_FLIGHT_LATE_S = 1.0, 40.0
+"""How long after a client has left a request made for it may take effect, when all is well and otherwise."""
+ROUNDING_S = 0.002
+NO_DEMAND = (Outcome.CANCELLED_WHILE_HELD, Outcome.PROBE, Outcome.OVER_LIMIT, Outcome.PROTOCOL_ERROR)
+"""Ends that came after the demand had ended, or without any, or possibly so."""
+
+
+class Judge:
+    """
+    Judges one world, from now on.
+
+    :param world: the world.
+    :ivar truth: how things stand.
+    :ivar failures: what did not hold, in order; empty is what everybody hopes for.
+    :ivar outcomes: how connections have ended, by the client's address.
+    :ivar ended_s: when.
+    :ivar accepted: every connection that bkscaler has accepted, with the process that did.
+    :ivar served_from: a client's connections at builders.
+    :ivar builder_links: every connection that bkscaler has made to a builder.
+    :ivar missing_s: when the StatefulSet was last seen to be missing.
+    :ivar wanted_s: when a client was last connected.
+    :ivar draining_since_s: when the process was told to end.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+        self.truth = Truth(world)
+        self.failures: list[str] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.ended_s: dict[str, float] = {}
+        self.accepted: dict[str, tuple[Link, Process]] = {}
+        self.served_from: dict[str, list[End]] = {}
+        self.draining_since_s = math.inf
+        self.missing_s = -math.inf
+        self.builder_links: list[Link] = []
+        self._run_s = self._demand_s = self.wanted_s = 0.0
+        self._sent_away: set[str] = set()
+        self._told_going: set[str] = set()
+        self._uids: dict[str, str] = {}
+        self._we_sleep = False
+        network = world.network
+        network.on_dial, network.on_link, network.on_end = self._dialled, self._linked, self._link_ended
+        world.builders.on_served = self._served
+        world.cluster.state.subscribe("statefulsets", self._set_changed)
+
+    def fail(self, words: str) -> None:
+        """Take note that something did not hold."""
+        self.world.say(f"FAILED: {words}")
+        self.failures.append(words)
+
+    def started(self) -> None:
+        """A process has been started: it knows nothing of the demand before."""
+        self._run_s = self.truth.now_s
+        self.draining_since_s = math.inf
+
+    def process_over(self, process: Process, how: str) -> None:
+        """A process that has exited has left nothing behind, and has told how each connection ended."""
+        for each in process.leftovers:
+            self.fail(f"{process.name} has left behind: {each}")
+        for peer, (_, acceptor) in self.accepted.items():
+            if acceptor is process and how == "exited" and peer not in self.outcomes:
+                self.fail(f"{process.name} has not told how {self.world.by_peer[peer]} ended")
+
+    def heard(self, event: dict[str, Any]) -> None:
+        """Judge a line of the log."""
+        failure = event.get("log_failure")
+        if failure is not None:
+            self.fail(f"unexpected: {failure.getErrorMessage()}\n{failure.getTraceback()}")
+        elif event.get("event") == "connection_ended":
+            self._ended(event["peer"], Outcome(event["outcome"]))
+
+    def _ended(self, peer: str, outcome: Outcome) -> None:
+        client = self.world.by_peer.get(peer)
+        if peer in self.outcomes or client is None:
+            self.fail(f"{peer} has ended twice, or never begun: {outcome.value}")
+            return
+        self.outcomes[peer] = outcome
+        self.ended_s[peer] = self.truth.now_s
+        if outcome not in NO_DEMAND:
+            self._demand_s = self.truth.now_s
+        wrong = unexplained_outcome(self, client, outcome)
+        if wrong:
+            self.fail(f"{client} ended as {outcome.value}, but {wrong}")
+
+    def _dialled(self, host: Host, ip: str) -> None:
+        """No client is given a pod that bkscaler knows to be going, or that it has sent away."""
+        if not isinstance(host, Process) or ip == self.world.api.ip:
+            return
+        self.world.say(f"{host.name} dials {ip}")
+        if self._we_sleep:
+            self.fail(f"{ip} is dialled, although bkscaler has scaled to 0")
+        here = [pod["metadata"] for pod in self.truth.pods() if pod["status"].get("podIP") == ip]
+        for meta in here:
+            gone = meta["uid"] in self._told_going or meta["uid"] in self._sent_away
+            if gone and "deletionTimestamp" in meta:
+                self.fail(f"pod {meta['uid']} is dialled, which is going")
+        uid = self._uids.get(ip, "")
+        if not here and (uid in self._told_going or uid in self._sent_away):
+            self.fail(f"{ip} is dialled, whose pod {uid} is gone")
+
+    def _linked(self, link: Link) -> None:
+        """Follow what concerns bkscaler."""
+        here, there = link.client.host, link.server.host
+        if isinstance(there, Process):
+            client = self.world.clients[here.name]
+            peer = f"{link.client.address.host}:{link.client.address.port}"
+            self.world.by_peer[peer] = client
+            self.accepted[peer] = link, there
+            link.server.on_data = lambda data: self._read(link, client)
+        elif isinstance(here, Process) and isinstance(there, Builder):
+            self._uids[there.ip] = there.uid
+            self.builder_links.append(link)
+        elif isinstance(here, Process):
+            link.client.on_data = lambda data: self._told_going.update(going(data))
+
+    def _link_ended(self, link: Link, end: End) -> None:
+        if end is link.server and isinstance(end.host, Process):
+            self.wanted_s = self.truth.now_s
+
+    def _read(self, link: Link, client: Client) -> None:
+        """Not more is held of a client than the bound."""
+        limit = HELD_HTTP2_BYTES if isinstance(client, Builds) else HELD_BYTES
+        if link.server.read_bytes > limit and not self.truth.builder_links():
+            self.fail(f"{link.server.read_bytes} bytes are held of {client}")
+
+    def _served(self, who: str, builder: Builder, end: End) -> None:
+        client = self.world.clients.get(who)
+        self.world.say(f"{builder.name} serves {who}")
+        if client is not None:
+            self.served_from.setdefault(who, []).append(end)
+
+    def client_ended(self, client: Client) -> None:
+        """Judge the end of a connection as its client sees it."""
+        self.world.say(
+            f"{client} ended, {client.ending or 'not by itself'}, {len(client.received)} bytes back"
+        )
+        wrong = client.wrong or unexplained_end(self, client)
+        if wrong:
+            self.fail(wrong)
+
+    def _set_changed(self, change: Change) -> None:
+        """Judge a scale request in the moment in which it takes effect."""
+        before = 0 if change.previous is None else change.previous["spec"].get("replicas", 1)
+        after = 0 if change.type == "DELETED" else change.object["spec"].get("replicas", 1)
+        hand = self.truth.hand
+        if before == after:
+            return
+        self.world.say(f"replicas {before} -> {after} by {hand}")
+        self._we_sleep = after == 0 and hand == "bkscaler"
+        if hand != "bkscaler":
+            self.truth.something_is_wrong()
+        elif after < before:
+            self._scaled_down()
+        elif not self.truth.client_ends():
+            self._scaled_up_for_nobody()
+
+    def _scaled_down(self) -> None:
+        """Nobody is joined when bkscaler takes the builder away, and it was idle for as long as was asked."""
+        for link in self.truth.builder_links():
+            self.fail(f"scaled down while {link} was open")
+        idle_s = self.truth.now_s - max(self._demand_s, self._run_s)
+        if idle_s < self.world.settings.idle_timeout_s - ROUNDING_S:
+            self.fail(f"scaled down after {idle_s:.3f} s without demand")
+        self._sent_away |= {pod["metadata"]["uid"] for pod in self.truth.pods()}
+
+    def _scaled_up_for_nobody(self) -> None:
+        """A request for a client that has left may still be on its way, but not for long."""
+        late_s = self.truth.now_s - self.wanted_s
+        if late_s > (IN_FLIGHT_S if self.truth.calm else IN_FLIGHT_LATE_S):
+            self.fail(f"scaled up {late_s:.3f} s after the last client had left")

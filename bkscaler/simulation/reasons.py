@@ -1,0 +1,136 @@
+"""
+Whether the end of a connection has a reason: in what its client did, in what was done to it, or in time.
+
+An end without one is a failure of bkscaler. Both functions give words on what is wrong, or ``""``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bkscaler.observability.outcomes import Outcome
+from bkscaler.simulation.clients import Builds, Client, Garbage
+
+ROUNDING_S = 0.002
+MISSING_FOR_S = 10.0
+"""How long after a set was missing its clients may be told so."""
+
+
+def unexplained_outcome(judge: Any, client: Client, outcome: Outcome) -> str:
+    """
+    Judge the word that bkscaler has for an end.
+
+    :param judge: knows the world.
+    """
+    served = client.name in judge.served_from
+    if served and outcome in BEFORE_SERVICE:
+        return "it was served by a builder"
+    return RULES[outcome](judge, client)
+
+
+def unexplained_end(judge: Any, client: Client) -> str:
+    """Judge an end as the client sees it: a build is never cut for no reason, and nothing of it is lost."""
+    ends = judge.served_from.get(client.name, [])
+    harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]
+    if not ends or harmed or judge.outcomes.get(client.peer) is Outcome.SHUTTING_DOWN:
+        return ""
+    if not client.ending:
+        return f"{client} was cut while it was served"
+    if client.ending == "finished" and not client.complete:
+        return f"{client} got {len(client.received)} of {len(client.sent)} bytes back"
+    return ""
+
+
+def _gone(judge: Any, client: Client) -> bool:
+    """Whether the client has ended its connection, or the network has."""
+    link, _ = judge.accepted[client.peer]
+    return bool(client.ending or link.harmed or client.wrong)
+
+
+def _left(judge: Any, client: Client) -> str:
+    return "" if _gone(judge, client) else "it has not left"
+
+
+def _builder_lost(judge: Any, client: Client) -> str:
+    harmed = any(link.harmed for link in judge.builder_links)
+    return "" if harmed else "no builder has died, and no connection to one was harmed"
+
+
+def _probe(judge: Any, client: Client) -> str:
+    link, _ = judge.accepted[client.peer]
+    if link.server.read_bytes:
+        return "it has spoken"
+    return _left(judge, client)
+
+
+def _cancelled(judge: Any, client: Client) -> str:
+    if not isinstance(client, Builds) or not client.has_cancelled:
+        return "it has not cancelled"
+    return ""
+
+
+def _misbehaved(judge: Any, client: Client) -> str:
+    return "" if isinstance(client, Garbage) else "it has not misbehaved"
+
+
+def _too_late(judge: Any, client: Client) -> str:
+    waited_s = judge.truth.now_s - client.asked_s
+    limit_s = judge.world.settings.ready_wait_timeout_s
+    return "" if waited_s >= limit_s - ROUNDING_S else f"it has waited for {waited_s:.3f} s only"
+
+
+def _cannot_wake(judge: Any, client: Client) -> str:
+    settings, now_s = judge.world.settings, judge.truth.now_s
+    if now_s < judge.missing_s + MISSING_FOR_S or math.isfinite(judge.draining_since_s):
+        return ""
+    waited_s = now_s - client.asked_s
+    if math.isfinite(settings.give_up_after_s) and waited_s >= settings.give_up_after_s - ROUNDING_S:
+        return "" if not judge.truth.calm else "nothing is wrong with the pods"
+    return "there is nothing that keeps the builder from coming"
+
+
+def _over_limit(judge: Any, client: Client) -> str:
+    others = [end for end in judge.truth.client_ends() if judge.truth.client_of(end) is not client]
+    limit = judge.world.settings.max_connections
+    return "" if len(others) >= limit else f"there are only {len(others)} others"
+
+
+def _shut_down(judge: Any, client: Client) -> str:
+    over_s = judge.draining_since_s + judge.world.settings.drain_timeout_s - ROUNDING_S
+    return "" if judge.truth.now_s >= over_s else "the drain timeout is not over"
+
+
+def _bug(judge: Any, client: Client) -> str:
+    return "that must never be"
+
+
+def _completed(judge: Any, client: Client) -> str:
+    if client.name not in judge.served_from and client.has_spoken and not _gone(judge, client):
+        return "no builder has served it"
+    return _left(judge, client)
+
+
+RULES = {
+    Outcome.COMPLETED: _completed,
+    Outcome.CLIENT_LOST: _left,
+    Outcome.BUILDER_LOST: _builder_lost,
+    Outcome.PROBE: _probe,
+    Outcome.LEFT_WHILE_HELD: _left,
+    Outcome.CANCELLED_WHILE_HELD: _cancelled,
+    Outcome.PROTOCOL_ERROR: _misbehaved,
+    Outcome.NOT_READY_IN_TIME: _too_late,
+    Outcome.BUILDER_REFUSED: _too_late,
+    Outcome.CANNOT_WAKE: _cannot_wake,
+    Outcome.OVER_LIMIT: _over_limit,
+    Outcome.SHUTTING_DOWN: _shut_down,
+    Outcome.INTERNAL_ERROR: _bug,
+}
+"""What justifies each outcome."""
+BEFORE_SERVICE = frozenset(RULES) - {
+    Outcome.COMPLETED,
+    Outcome.CLIENT_LOST,
+    Outcome.BUILDER_LOST,
+    Outcome.SHUTTING_DOWN,
+}
+"""Outcomes of clients that no builder has served."""

@@ -1,0 +1,137 @@
+"""How things stand in a world, as no part of it can know: what is so, beside what bkscaler has been told."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from bkscaler.simulation.apiserver import Trouble
+from bkscaler.simulation.builders import Builder
+from bkscaler.simulation.clients import Client
+from bkscaler.simulation.links import End, Link
+from bkscaler.simulation.process import Process
+
+
+class Truth:
+    """
+    What is so.
+
+    :param world: the world.
+    :ivar trouble_s: when something last went wrong that may delay things, by the acts' own account.
+    :ivar hand: who is changing the cluster now: ``bkscaler``, or somebody else.
+    :ivar calm: whether nothing has ever gone wrong.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self.hand = "bkscaler"
+        self.trouble_s = -math.inf
+        self.unreachable: set[str] = set()
+        self._world = world
+
+    @property
+    def now_s(self) -> float:
+        """The time on the clock."""
+        return float(self._world.clock.rightNow)
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing has gone wrong so far."""
+        return math.isinf(self.trouble_s)
+
+    def something_is_wrong(self) -> None:
+        """Take note that from now on things may take longer."""
+        self.trouble_s = self.now_s
+
+    def stateful_set(self) -> dict[str, Any] | None:
+        """Give the StatefulSet, read only; None when there is none."""
+        settings = self._world.settings
+        table = self._world.cluster.state._table("statefulsets").objects
+        found: dict[str, Any] | None = table.get((settings.sts_namespace, settings.sts_name))
+        return found
+
+    def replicas(self) -> int:
+        """Give what the set is asked to be; 0 without one."""
+        found = self.stateful_set()
+        return 0 if found is None else int(found["spec"].get("replicas", 1))
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Give the pods, read only."""
+        return list(self._world.cluster.state._table("pods").objects.values())
+
+    def process(self) -> Process | None:
+        """Give the bkscaler that runs; None while there is none."""
+        process: Process | None = self._world.process
+        return process if process is not None and process.alive else None
+
+    def client_ends(self) -> list[End]:
+        """List bkscaler's ends of its clients' connections."""
+        process = self.process()
+        return [] if process is None else [end for end in process.ends if end is end.link.server]
+
+    def builder_links(self) -> list[Link]:
+        """List bkscaler's connections to builders."""
+        process = self.process()
+        if process is None:
+            return []
+        return [end.link for end in process.ends if isinstance(end.link.server.host, Builder)]
+
+    def client_of(self, end: End) -> Client:
+        """Give the client of bkscaler's end of a connection."""
+        client: Client = self._world.clients[end.link.client.host.name]
+        return client
+
+    def api_is_fine(self) -> bool:
+        """Whether the API server answers, and every watch is what it seems to be."""
+        api = self._world.api
+        return (
+            api.up
+            and api.trouble == Trouble()
+            and not any(link.silent or link.client.latency_s > 1.0 for link in api.links())
+            and not (self._silent_links())
+        )
+
+    def _silent_links(self) -> list[Link]:
+        """List bkscaler's connections to API servers, also to one that has died, that say nothing."""
+        process = self.process()
+        ends = [] if process is None else process.ends
+        return [end.link for end in ends if end.link.silent and end.link.server.host.name == "api"]
+
+    def ready_builder(self) -> Builder | None:
+        """Give the builder that may be given clients; None without one."""
+        for pod in self.pods():
+            container = self._world.builders.containers.get(pod["metadata"]["name"])
+            if (
+                container is not None
+                and container.uid == pod["metadata"]["uid"]
+                and container.ports
+                and container.ip not in self.unreachable
+                and "deletionTimestamp" not in pod["metadata"]
+            ):
+                found: Builder = container
+                return found
+        return None
+
+
+def going(data: bytes) -> Iterator[str]:
+    """
+    Read which pods the bytes of an answer say are being deleted, or have been.
+
+    :param data: as one read brought them; lines that are not whole say nothing.
+    :returns: uids.
+    """
+    if b"deletionTimestamp" not in data and b'"DELETED"' not in data:
+        return
+    for line in data.split(b"\n"):
+        if not line.startswith(b"{"):
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        deleted = value.get("type") == "DELETED"
+        for each in value.get("items", [value.get("object", value)]):
+            meta = each.get("metadata", {})
+            if deleted or "deletionTimestamp" in meta:
+                yield meta.get("uid", "")
