@@ -7,10 +7,7 @@ from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bkscaler.kube import pods
-from bkscaler.scaling import policy
-from bkscaler.scaling import service as scaling_service
-from bkscaler.scaling.policy import ScaleTo
+from bkscaler.simulation.mutants import catch
 from bkscaler.simulation.plan import make_plan
 from bkscaler.simulation.run import Run, run_seed
 
@@ -56,46 +53,27 @@ class WorldsTests(SynchronousTestCase):
 
 
 class MutantsTests(SynchronousTestCase):
-    """A product that is broken is found out."""
+    """A product that is broken is found out; ``python -m bkscaler.simulation.mutants`` tries all the ways."""
 
-    def assert_caught(self, within, about):
+    def assert_caught(self, name, about):
         """Some of the first worlds fail, in the expected way."""
-        for seed in range(within):
-            failures = run_seed(seed).failures
-            self.flushLoggedErrors()
-            if failures:
-                self.assertRegex(failures[0], about)
-                return
-        self.fail(f"not caught within {within} seeds")
+        _, seed, words = catch(name, within=300)
+        self.flushLoggedErrors()
+        self.assertIsNotNone(seed)
+        self.assertRegex(words, about)
 
     def test_terminating_pods_are_used(self):
         """A product that looks at no deletionTimestamp is caught."""
-        parse = pods.parse
-        self.patch(pods, "parse", lambda value: replace(parse(value), terminating=False))
-        self.assert_caught(400, "is dialled")
+        self.assert_caught("pods that are terminating are used", "is dialled")
 
     def test_sleeps_too_early(self):
         """A product that does not wait for the idle timeout is caught."""
-        decide = policy.decide
-
-        def hasty(observation, needs, limits, now_s, idle_since_s):
-            decision = decide(observation, needs, limits, now_s + 1.0, idle_since_s)
-            return (
-                decision
-                if isinstance(decision, ScaleTo)
-                else decide(observation, needs, limits, now_s, idle_since_s)
-            )
-
-        self.patch(scaling_service, "decide", hasty)
-        self.assert_caught(50, "without demand|still awake")
+        self.assert_caught("the builder sleeps a second early", "without demand")
 
     def test_never_sleeps(self):
         """A product that never puts the builder to sleep is caught."""
-        decide = policy.decide
+        self.assert_caught("the builder never sleeps", "still awake")
 
-        def restless(*facts):
-            decision = decide(*facts)
-            return policy.Leave() if isinstance(decision, ScaleTo) and decision.down else decision
-
-        self.patch(scaling_service, "decide", restless)
-        self.assert_caught(20, "still awake|come to rest")
+    def test_hold_ends_early(self):
+        """A product that gives the builder back while a client is joined to it is caught."""
+        self.assert_caught("the hold ends when the client is joined", "scaled down")
