@@ -61,6 +61,13 @@ class WatchSilent(ApiUnreachable):
     """
 
 
+class WentBack(ApiError):
+    """
+    The server's data are older than what it has told before: it was restored from a backup, or answers as
+    things were. Begin the watch anew, which goes on from there; believe no other answer until then.
+    """
+
+
 class ApiStatus(ApiError):
     """
     The server answered with an error status that has no class of its own. Back off and retry.

@@ -190,8 +190,8 @@ def _readiness(value: dict[str, Any], settings: Settings) -> Finding:
     if settings.readiness != "pod":
         words = f"is not waited for (--readiness {settings.readiness})"
         return Finding(level=Level.OK, subject=subject, words=words)
-    probes = [fields.mapping(each, "readinessProbe") for each in _containers(value)]
-    slowest = max((_worst_s(each) for each in _containers(value) if each.get("readinessProbe")), default=None)
+    probed = [each for each in _containers(value) if fields.mapping(each, "readinessProbe")]
+    slowest = max(map(_worst_s, probed), default=None)
     if slowest is None:
         return Finding(
             level=Level.WARN,
@@ -199,7 +199,7 @@ def _readiness(value: dict[str, Any], settings: Settings) -> Finding:
             words="there is none: a pod counts as ready before buildkitd listens, and dials fail at first",
             todo=f"add one: grpc with port {settings.target_port} and periodSeconds: 1",
         )
-    if any("httpGet" in probe for probe in probes):
+    if any("httpGet" in fields.mapping(each, "readinessProbe") for each in probed):
         todo = f"use grpc with port {settings.target_port}"
         words = "asks by HTTP, which buildkitd does not answer"
         return Finding(level=Level.WARN, subject=subject, words=words, todo=todo)

@@ -9,24 +9,30 @@ minute and more without anybody noticing, so who waits for a wake calls :meth:`C
 that an earlier scale-down has made suspect: see *Condemned pods* in the store. When such a pod is all that is
 missing, the view asks for one refresh by itself.
 
+A refresh that finds the server's data older than what it has told before changes nothing by itself: the
+watches would go on from where they were, and never tell what lies between. They begin anew instead, and go on
+from there.
+
 Imported by the plugin; the scaling room knows it by shape only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from bkscaler.errors import ApiError, ApiUnreachable
+from bkscaler.errors import ApiError, ApiUnreachable, WentBack
 from bkscaler.kube import fields, pods, statefulset
 from bkscaler.kube.client import REQUEST_TIMEOUT_S, ApiClient
 from bkscaler.kube.statefulset import StatefulSetView
 from bkscaler.kube.store import ClusterStore, Mark
+from bkscaler.kube.versions import is_older
 from bkscaler.kube.watch import OnRestart, Reflector
 from bkscaler.model import Observation
 
@@ -38,6 +44,8 @@ How long a refresh waits for an answer, so that a connection that has died unnot
 server that is only slow is given twice as long after each refresh that took too long, up to
 :data:`~bkscaler.kube.client.REQUEST_TIMEOUT_S`, until one is answered.
 """
+ANEW_EVERY_S = 10.0
+"""Between two times that the watches begin anew, as the server's data have gone back."""
 
 
 class ClusterView:
@@ -78,7 +86,7 @@ class ClusterView:
         self._clock = clock
         self._random = random
         self._store = ClusterStore(name, require_ready=require_ready)
-        self._set_watch = _Watch(self, f"StatefulSet {namespace}/{name}", is_set=True)
+        self._set_watch = _Watch(self, is_set=True)
         self._pods_watch: _Watch | None = None
         self._retired: list[Deferred[None]] = []
         self._observation: Observation | None = None
@@ -88,6 +96,7 @@ class ClusterView:
         self._asking: Deferred[None] | None = None
         self._asked_for: tuple[str, int] | None = None
         self._patience_s = READ_PATIENCE_S
+        self._anew_s = -math.inf
 
     def __repr__(self) -> str:
         return f"<ClusterView {self._namespace}/{self._name}: {self._observation}>"
@@ -157,16 +166,25 @@ class ClusterView:
 
         :raises ApiError: as :meth:`bkscaler.kube.client.ApiClient.request`; what was read until then has
             been observed.
+        :raises WentBack: when the server's data are older than what was known before it was asked.
         :raises CancelledError: when the caller cancels, which closes the connection.
         """
+        mark = self._store.mark()
         answer = await self._list(statefulset.collection_path(self._namespace), self._set_selector())
-        caught_up = self._store.set_read(*_listed(answer), None)
+        items, version = _listed(answer)
+        if is_older(version, mark.set_floor):
+            self._went_back(version, mark.set_floor)
+        caught_up = self._store.set_read(items, version, mark)
         self._read()
         known = self._store.stateful_set
         if self._stopped or known is None or not known.selector:
             return
+        mark = self._store.mark()
         answer = await self._list(pods.collection_path(self._namespace), {"labelSelector": known.selector})
-        self._store.pods_read(*_listed(answer), None, caught_up)
+        items, version = _listed(answer)
+        if is_older(version, mark.pods_floor):
+            self._went_back(version, mark.pods_floor)
+        self._store.pods_read(items, version, mark, caught_up)
         self._read()
 
     async def _list(self, path: str, params: dict[str, str]) -> dict[str, Any]:
@@ -217,12 +235,31 @@ class ClusterView:
         known = self._store.stateful_set
         if known is None or not known.selector:
             return
+        if self._pods_watch is None or self._pods_watch.selector != known.selector:
+            self._watch_pods_anew(known.selector)
+
+    def _went_back(self, version: str, floor: str) -> NoReturn:
+        """Watch from where the server is now, but do not follow it to and fro."""
+        if self.in_touch and self._clock.seconds() >= self._anew_s + ANEW_EVERY_S:
+            self._anew_s = self._clock.seconds()
+            self._retire(self._set_watch)
+            self._set_watch = _Watch(self, is_set=True)
+            self._set_watch.reflector.start()
+            if self._pods_watch is not None:
+                self._watch_pods_anew(self._pods_watch.selector)
+        raise WentBack(f"the API server answers as of version {version}, after {floor}")
+
+    def _watch_pods_anew(self, selector: str) -> None:
+        """Watch the pods of a selector from where the server is now."""
         if self._pods_watch is not None:
-            if self._pods_watch.selector == known.selector:
-                return
-            self._retired.append(self._pods_watch.reflector.stop())
-        self._pods_watch = _Watch(self, f"pods of {self._namespace}/{self._name}", selector=known.selector)
+            self._retire(self._pods_watch)
+        self._pods_watch = _Watch(self, selector=selector)
         self._pods_watch.reflector.start()
+
+    def _retire(self, watch: _Watch) -> None:
+        """Stop a watch, and remember it until it has ended."""
+        self._retired = [each for each in self._retired if not each.called]
+        self._retired.append(watch.reflector.stop())
 
     def _ask_soon(self) -> None:
         """Ask for one refresh per generation when only suspicion stands between us and a replica."""
@@ -255,12 +292,11 @@ class _Watch:
     One reflector with what belongs to it: it puts what it hears into the view's store.
 
     :param view: whose watch.
-    :param what: for the log.
     :param is_set: whether it watches the StatefulSet; otherwise the pods of ``selector``.
     :param selector: label selector of the pods.
     """
 
-    def __init__(self, view: ClusterView, what: str, *, is_set: bool = False, selector: str = "") -> None:
+    def __init__(self, view: ClusterView, *, is_set: bool = False, selector: str = "") -> None:
         self.selector = selector
         self.error: ApiError | None = None
         self._view = view
@@ -274,7 +310,7 @@ class _Watch:
             random=view._random,
             path=kind.collection_path(view._namespace),
             selector=view._set_selector() if is_set else {"labelSelector": selector},
-            what=what,
+            what=f"{'StatefulSet' if is_set else 'pods of'} {view._namespace}/{view._name}",
             listener=self,
             on_restart=view._on_restart,
         )

@@ -22,7 +22,8 @@ deletionTimestamp was spared. Successors have other uids and are never suspects.
 never usable.
 
 **What is gone stays gone.** An API server that has been restarted may answer as things were. A uid is never
-used twice, so a pod whose deletion has been seen is not believed in again, whatever a list says.
+used twice, so a pod whose deletion has been seen is not believed in again, whatever a list says. (That an
+older list does not have a pod is no deletion.)
 
 Imported by ``kube.cluster``.
 """
@@ -114,21 +115,18 @@ class ClusterStore:
         """Take note of what is known, before asking for a list."""
         return Mark(set_floor=self._set_floor, pods_floor=self._pods_floor)
 
-    def set_read(self, items: list[dict[str, Any]], version: str, mark: Mark | None) -> CaughtUp | None:
+    def set_read(self, items: list[dict[str, Any]], version: str, mark: Mark) -> CaughtUp | None:
         """
         Merge a list of the StatefulSet.
 
         :param items: none or one of our name; others are left out.
         :param version: of the list.
-        :param mark: taken before it was asked for; None leaves a list out that is older than what is known,
-            whenever it was asked for. Where a watch begins anew it must be taken all the same: an etcd that
-            was restored counts from an earlier version.
+        :param mark: taken before it was asked for. A list that is older than that is taken all the same: an
+            etcd that was restored counts from an earlier version.
         :returns: proof for :meth:`pods_read` that the controller had caught up, or None.
         """
         found = next((v for v in map(statefulset.parse, items) if v.name == self._name), None)
-        overtaken = _overtaken(version, self._set_floor, None if mark is None else mark.set_floor)
-        if overtaken and mark is None:
-            return None
+        overtaken = is_older(version, self._set_floor) and not is_older(version, mark.set_floor)
         if not overtaken:
             self._set_floor = version
             self._take_set(found)
@@ -166,24 +164,23 @@ class ClusterStore:
         self._take_set(replace(known, replicas=replicas, resource_version=version, generation=generation))
 
     def pods_read(
-        self, items: list[dict[str, Any]], version: str, mark: Mark | None, caught_up: CaughtUp | None = None
+        self, items: list[dict[str, Any]], version: str, mark: Mark, caught_up: CaughtUp | None = None
     ) -> None:
         """
         Merge a list of pods.
 
         :param items: the pods.
         :param version: of the list.
-        :param mark: see :meth:`set_read`.
+        :param mark: as for :meth:`set_read`.
         :param caught_up: what :meth:`set_read` proved before this list was asked for; clears suspects.
         """
-        overtaken = _overtaken(version, self._pods_floor, None if mark is None else mark.pods_floor)
-        if overtaken and mark is None:
-            return
+        overtaken = is_older(version, self._pods_floor) and not is_older(version, mark.pods_floor)
         if not overtaken:
-            self._pods_floor = version
             views = map(pods.parse, items)
             listed = {view.uid: view for view in views if view.uid and view.uid not in self._gone}
-            self._gone.extend(self._pods.keys() - listed.keys())
+            if not is_older(version, self._pods_floor):
+                self._gone.extend(self._pods.keys() - listed.keys())
+            self._pods_floor = version
             if self._distrust_lists:
                 self._suspects |= listed.keys() - self._pods.keys()
             self._pods, self._pods_known = listed, True
@@ -265,10 +262,3 @@ class ClusterStore:
             and self._set.uid == caught_up.uid
             and self._set.generation == caught_up.generation
         )
-
-
-def _overtaken(version: str, floor: str, floor_at_asking: str | None) -> bool:
-    """Tell whether a list is older than what has become known; see :meth:`ClusterStore.set_read`."""
-    if not is_older(version, floor):
-        return False
-    return floor_at_asking is None or not is_older(version, floor_at_asking)

@@ -29,7 +29,7 @@ def main(words: list[str] | None = None) -> int:
     if options.seed is not None:
         _prepare()
         result = run_seed(options.seed, options.prefix)
-        sys.stdout.write(result.log)
+        sys.stdout.write(result.text())
         sys.stdout.write(_verdict(result))
         return 1 if result.failures else 0
     failed = 0
@@ -38,7 +38,7 @@ def main(words: list[str] | None = None) -> int:
         for seed in seeds:
             failed += 1
             result = shortest(seed)
-            sys.stdout.write(f"\n{result.log}{_verdict(result)}")
+            sys.stdout.write(f"\n{result.text()}{_verdict(result)}")
         done = min(options.seeds, count * SEEDS_AT_ONCE)
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{done} of {options.seeds} seeds, {failed} failed")
@@ -92,6 +92,7 @@ def _run(seeds: range) -> list[int]:
 def _verdict(result: Result) -> str:
     plan = result.plan
     words = "".join(f"FAILED: {words}\n" for words in result.failures) or "nothing failed\n"
+    words = f"{result.events} calls in {result.lasted_s:.0f} s\n{words}"
     acts = ", ".join(f"{step.act.__name__} at {step.at_s:.3f}" for step in plan.steps)
     return f"seed {plan.seed} ({plan.mood}; {plan.flags}; {plan.cluster}): {acts}\n{words}"
 

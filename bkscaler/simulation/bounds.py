@@ -14,7 +14,9 @@ from bkscaler.simulation.clients import Client, Garbage
 from bkscaler.simulation.links import End
 
 LOOK_EVERY_S = 1.0
+"""How often things are compared, about."""
 STARTING_S = 0.1
+"""Until then bkscaler is not expected to be in touch with anything."""
 REQUESTS_PER_LOOK = 80
 """More requests in so short a time are a loop that nobody stops."""
 CALM_S = 4.0

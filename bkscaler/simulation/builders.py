@@ -202,7 +202,8 @@ class Builders:
     :param random: gives numbers in [0, 1), for addresses.
     :ivar ready_after_s: seconds from a container's start to its readiness; None: never.
     :ivar exit_after_s: seconds from SIGTERM to the exit; None ignores SIGTERM.
-    :ivar reuse: whether the next pod gets the last one's address.
+    :ivar reuse: whether the next pod gets the last one's address, once that is free.
+    :ivar in_use: says whether a pod has an address.
     :ivar containers: the running container of each pod name.
     :ivar on_served: told whom a builder serves, once for each connection or call.
     """
@@ -212,6 +213,7 @@ class Builders:
         self.ready_after_s: float | None = 0.15
         self.exit_after_s: float | None = 0.0
         self.reuse = False
+        self.in_use: Callable[[str], bool] = lambda ip: False
         self.containers: dict[str, Builder] = {}
         self.on_served: Callable[[str, Builder, End], None] = lambda who, builder, end: None
         self._addresses = Addresses(random)
@@ -219,7 +221,7 @@ class Builders:
 
     def new_address(self) -> str:
         """Give an address."""
-        if not (self.reuse and self._last):
+        if not self.reuse or not self._last or self.in_use(self._last):
             self._last = self._addresses.next()
         return self._last
 

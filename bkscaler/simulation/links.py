@@ -132,13 +132,6 @@ class End(FlowTransport):
         if was:
             self.link.ended(self)
 
-    def be_reset(self) -> None:
-        """Lose the connection; a transport that is paused hears of that only through a hang-up watch."""
-        self.reset = True
-        self.arrived.clear()
-        self._tell(Hangup.LOST)
-        self._soon(self._read)
-
     def die(self) -> None:
         """Be gone with the host; nobody here is told."""
         if self.connected:

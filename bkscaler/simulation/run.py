@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from signal import SIGTERM
@@ -30,14 +31,14 @@ class Result:
 
     :param plan: what was to happen.
     :param failures: what did not hold.
-    :param log: what has happened, with times.
+    :param text: gives what has happened, with times.
     :param events: how many calls were carried out.
     :param lasted_s: virtual seconds.
     """
 
     plan: Plan
     failures: list[str]
-    log: str
+    text: Callable[[], str]
     events: int
     lasted_s: float
 
@@ -63,7 +64,7 @@ class Run:
         return Result(
             plan=self.plan,
             failures=self.judge.failures,
-            log=self.world.text() if self.judge.failures else "",
+            text=self.world.text,
             events=self.events,
             lasted_s=self.world.clock.rightNow,
         )

@@ -29,6 +29,7 @@ class Truth:
         self.trouble_s = -math.inf
         self.unreachable: set[str] = set()
         self._world = world
+        world.builders.in_use = self._is_in_use
 
     @property
     def now_s(self) -> float:
@@ -59,6 +60,9 @@ class Truth:
     def pods(self) -> list[dict[str, Any]]:
         """Give the pods, read only."""
         return list(self._world.cluster.state._table("pods").objects.values())
+
+    def _is_in_use(self, ip: str) -> bool:
+        return any(pod["status"].get("podIP") == ip for pod in self.pods())
 
     def process(self) -> Process | None:
         """Give the bkscaler that runs; None while there is none."""

@@ -124,20 +124,26 @@ class FlowTransport:
         self.peer._soon(self.peer._read)
         if self.unsent:
             return
-        if self.producer is not None and self.producer_paused:
-            self.producer_paused = False
-            self.producer.resumeProducing()
-        elif self.disconnecting:
+        if self._go_on():
+            return
+        if self.disconnecting:
             self._close(main.CONNECTION_DONE)
         elif self.finishing and not self.finished:
             self._finish()
 
+    def _go_on(self) -> bool:
+        """Let a producer go on that was paused; say whether there was one."""
+        if self.producer is None or not self.producer_paused:
+            return False
+        self.producer_paused = False
+        self.producer.resumeProducing()
+        return True
+
     def _be_refused(self) -> None:
         """Bytes for a socket that is closed are answered with a reset."""
         self.unsent.clear()
-        self.reset = True
-        self._tell(Hangup.LOST)
-        self._soon(self._read)
+        self.be_reset()
+        self._go_on()
         if self.disconnecting:
             self._close(main.CONNECTION_LOST)
 
@@ -192,10 +198,18 @@ class FlowTransport:
 
     def _reset_peer(self) -> None:
         if self.peer.connected:
-            self.peer.reset = True
-            self.peer.arrived.clear()
-            self.peer._tell(Hangup.LOST)
-            self.peer._soon(self.peer._read)
+            self.peer.be_reset()
+
+    def be_reset(self) -> None:
+        """
+        Lose the connection. Heard of by whoever reads or has something to write; one that is paused, or has
+        read the end, hears of it only through a hang-up watch.
+        """
+        self.reset = True
+        self.arrived.clear()
+        self._tell(Hangup.LOST)
+        self._soon(self._read)
+        self._soon(self._flush)
 
     def _tell(self, hangup: Hangup) -> None:
         for watcher in list(self.watchers):

@@ -254,6 +254,41 @@ class RefreshTests(ViewTestCase):
         self.api.clock.advance(4)
         self.assertTrue(outcome.done)
 
+    def test_server_gone_back(self):
+        """A refresh that is older than what is known is not believed; the watch begins anew from there."""
+        old_watches = self.start(pod_object(), replicas=1)
+        outcome = self.api.start(self.view.refresh())
+        self.take(SETS).answer(200, listing(5, set_object(replicas=0, version=4)))
+        self.assertIsInstance(outcome.error, errors.WentBack)
+        self.assertEqual(self.view.observation.replicas, 1)
+        self.assertEqual([watch.open for watch in old_watches], [False, False])
+        set_list, pods_list = self.take(SETS), self.take(PODS)
+        pods_list.answer(200, listing(5))
+        self.take(PODS, watch="1", resourceVersion="5").stream()
+        set_list.answer(200, listing(5, set_object(replicas=0, version=4)))
+        self.assertEqual(self.view.observation.replicas, 0)
+        watch = self.take(SETS, watch="1", resourceVersion="5")
+        watch.stream()
+        watch.event("MODIFIED", set_object(replicas=1, version=6))
+        self.assertEqual(self.view.observation.replicas, 1)
+
+    def test_pods_gone_back(self):
+        """The same with the pods; a server that goes to and fro is followed now and then only."""
+        self.start(pod_object())
+        for began_anew in (True, False):
+            outcome = self.api.start(self.view.refresh())
+            self.take(SETS).answer(200, listing(10, set_object()))
+            self.take(PODS).answer(200, listing(15))
+            self.assertIsInstance(outcome.error, errors.WentBack)
+            self.assertEqual(len(self.view.observation.ready), 1)
+            if began_anew:
+                set_list, pods_list = self.take(SETS), self.take(PODS)
+                pods_list.answer(200, listing(20, pod_object()))
+                self.take(PODS, watch="1", resourceVersion="20").stream()
+                set_list.answer(200, listing(10, set_object()))
+                self.take(SETS, watch="1", resourceVersion="10").stream()
+        self.assertEqual(self.api.dials, 0)
+
     def test_before_start(self):
         """A refresh before the start shows everything there is."""
         outcome = self.api.start(self.view.refresh())

@@ -125,12 +125,13 @@ class OrderTests(SynchronousTestCase):
             store.pod_event("MODIFIED", pod_object(version=30))
             self.assertEqual(ready_uids(store), [])
 
-    def test_refresh_goes_not_back(self):
-        """A list that was asked for beside a watch is left out when it is older than what is known."""
+    def test_not_yet_there(self):
+        """A pod that an older list does not have is not gone: the watch that goes on from there brings it."""
         store = filled(1, pod_object())
-        self.assertIsNone(store.set_read([set_object(replicas=0, version=3)], "9", None))
-        store.pods_read([], "19", None)
-        self.assertEqual((store.stateful_set.replicas, len(ready_uids(store))), (1, 1))
+        store.pods_read([], "9", store.mark())
+        self.assertEqual(ready_uids(store), [])
+        store.pod_event("ADDED", pod_object(version=11))
+        self.assertEqual(ready_uids(store), ["pod-a"])
 
     def test_deleted(self):
         """A deleted set is missing, and its pods are not offered to the next one of that name."""

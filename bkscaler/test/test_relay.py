@@ -270,6 +270,20 @@ class RelayContract:
 
         return self.run_in_world(scenario)
 
+    def test_sending_to_one_that_has_gone(self):
+        """Bytes for a side that has closed end the relay, with a reset for the one that sends them."""
+
+        async def scenario(world):
+            ends = self.ends(world)
+            world.relay.start(b"")
+            world.builder.hang_up()
+            await world.until(lambda: world.client.saw_end)
+            world.client.send(b"x" * 1_000_000)
+            await world.until(lambda: ends and world.client.lost)
+            self.assertEqual((ends, world.client.was_reset), ([End.BUILDER_LOST], True))
+
+        return self.run_in_world(scenario)
+
     def test_reset_after_a_half_close(self):
         """A reset by a side that had finished is noticed, although nobody reads from it any more."""
 
