@@ -23,7 +23,7 @@ from bkscaler.model import Connection
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.observability.wakes import Phase, Result
 from bkscaler.scaling.machine import State
-from bkscaler.scaling.service import Snapshot
+from bkscaler.scaling.snapshot import Snapshot
 
 HOLD_BUCKETS_S = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 WAKE_BUCKETS_S = (0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600)

@@ -23,7 +23,7 @@ from bkscaler.observability.wakes import Result, Wake, WakeMeter
 from bkscaler.observability.words import spoken
 from bkscaler.scaling.machine import State
 from bkscaler.scaling.policy import ScaleTo
-from bkscaler.scaling.service import Snapshot
+from bkscaler.scaling.snapshot import Snapshot
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 

@@ -25,7 +25,7 @@ from bkscaler.observability.recorder import Recorder
 from bkscaler.observability.wakes import Phase, Result, Wake
 from bkscaler.observability.words import Scene, tell
 from bkscaler.scaling.machine import State
-from bkscaler.scaling.service import Snapshot
+from bkscaler.scaling.snapshot import Snapshot
 
 _STEPS = {
     Stage.ABSENT: Phase.SCHEDULED,

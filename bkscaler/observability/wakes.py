@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from bkscaler.model import Stage
 from bkscaler.scaling.machine import State
-from bkscaler.scaling.service import Snapshot
+from bkscaler.scaling.snapshot import Snapshot
 
 
 class Result(Enum):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
@@ -35,6 +35,7 @@ from bkscaler.scaling.machine import Event, Facts, Machine, State
 from bkscaler.scaling.policy import Decision, Limits, ScaleTo, WaitUntil, decide
 from bkscaler.scaling.refusals import Refusals
 from bkscaler.scaling.requests import READ, Cluster, ScaleRequests
+from bkscaler.scaling.snapshot import Snapshot
 from bkscaler.scaling.telling import Report, Telling, tell_nobody
 from bkscaler.scaling.waiters import Waiters
 from bkscaler.timers import Timers
@@ -47,33 +48,7 @@ ROUNDING_S = 0.001
 """A timer that fires this much early, as sums of floats may make it, has fired in time."""
 SHUTTING_DOWN = "bkscaler is shutting down"
 MISSING_GRACE_S = 5.0
-"""How long a set may be missing before held clients are told: replacing it deletes it for a moment."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """
-    What the scaler reports.
-
-    :param state: where the builder stands.
-    :param since_s: time on the clock when that began.
-    :param holds: clients that need a builder.
-    :param waiting: waits that have not been answered.
-    :param sleeps_at_s: time on the clock when the builder will be put to sleep; None when it is not idle,
-        or will be left as it is.
-    :param observation: what is known of the cluster; None before it has been seen.
-    :param wanted: replicas that the demand calls for.
-    :param waiting_for: why there is no replica that is ready, one line; ``""`` when nothing is known to say.
-    """
-
-    state: State
-    since_s: float
-    holds: int
-    waiting: int
-    sleeps_at_s: float | None
-    observation: Observation | None
-    wanted: int = 0
-    waiting_for: str = ""
+"""How long a set is missing before clients are told, after a look: replacing it deletes it for a moment."""
 
 
 class Hold:
@@ -202,6 +177,8 @@ class Scaler(Service):
         if replica is not None:
             return succeed(replica)
         waiter = self._waiters.add()
+        if self._machine.state is State.MISSING:
+            self._requests.refresh()
         self._review()
         return waiter
 
@@ -347,8 +324,9 @@ class Scaler(Service):
         self._timers.keep("idle", idle_s, self._review)
         self._timers.keep("poll", self._next_poll_s(self._clock.seconds()), self._poll)
         missing = self._machine.state is State.MISSING and bool(self._waiters)
-        tell_s = self._machine.since_s + MISSING_GRACE_S if missing else math.inf
-        self._timers.keep("missing", tell_s, self._tell_missing)
+        tell_s = self._machine.since_s + MISSING_GRACE_S
+        soon = missing and tell_s > self._clock.seconds()
+        self._timers.keep("missing", tell_s if soon else math.inf, self._poll)
         hopeless_s = max(self._hopeless_since_s, self._waiters.longest_since_s)
         self._timers.keep("hopeless", hopeless_s + self._give_up_after_s, self._tell_hopeless)
 
@@ -371,9 +349,10 @@ class Scaler(Service):
         self._review()
 
     def _tell_missing(self) -> None:
-        seen = self._observation
-        self._fail((seen and seen.waiting_for) or "there is no such StatefulSet")
-        self._review()
+        """After a read: tell those who wait for a set that it did not find, and that is missing for long."""
+        seen, over_s = self._observation, self._machine.since_s + MISSING_GRACE_S - ROUNDING_S
+        if seen and self._machine.state is State.MISSING and self._clock.seconds() >= over_s:
+            self._fail(seen.waiting_for or "there is no such StatefulSet")
 
     def _tell_hopeless(self) -> None:
         """Tell those who have waited long enough for something that time will rarely mend."""
@@ -390,6 +369,8 @@ class Scaler(Service):
         refused = self._read_refusals.believed(error) if what == READ else ""
         if refused and self._machine.state is State.UNKNOWN:
             self._fail(refused)
+        if what == READ and error is None:
+            self._tell_missing()
 
     def ready_now(self) -> Replica | None:
         """Choose among the replicas that are ready; None when nobody may be given one."""

@@ -17,7 +17,7 @@ from bkscaler.observability.recorder import Recorder
 from bkscaler.observability.status import Status
 from bkscaler.scaling.machine import State
 from bkscaler.scaling.policy import ScaleTo
-from bkscaler.scaling.service import Snapshot
+from bkscaler.scaling.snapshot import Snapshot
 
 NOON_UNIX_S = 1_785_412_800.0
 """30 July 2026, 12:00 UTC: what the clock's 0 stands for."""

@@ -19,7 +19,7 @@ ROWS = """
       <- kube.client <- kube.watch|statefulset|rights <- kube.pods|permissions <- kube.diagnosis
       <- kube.store <- kube.cluster|events
    scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests|telling
-      <- scaling.service
+      <- scaling.snapshot <- scaling.service
    relay.sockets|poller|pipes <- relay.hangups|leg <- relay.bare <- relay.stalls <- relay.pair|flow
       <- relay.splice
 3  frontend.sniff|http2|refusal|dial|ending|acceptor <- frontend.calls|greeting|health

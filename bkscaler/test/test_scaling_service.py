@@ -246,6 +246,20 @@ class EndOfWaitTests(ScalerTestCase):
         cluster.clock.advance(0)
         self.assertIsInstance(late.error, WakeImpossible)
 
+    def test_missing_when_last_seen(self):
+        """A set that was missing when the API was lost may be there again: clients wait for a read."""
+        scaler, cluster = self.build(exists=False, resource_version="", waiting_for="there is no set")
+        cluster.clock.advance(60)
+        cluster.trouble = REFUSED
+        first, second = Client(scaler, "a"), Client(scaler, "b")
+        cluster.clock.advance(60)
+        self.assertTrue(first.waiting and second.waiting)
+        cluster.trouble = None
+        cluster.change(exists=True)
+        cluster.clock.advance(2)
+        self.assertEqual(cluster.asked, [1])
+        self.assertTrue(first.waiting and second.waiting)
+
     def test_missing_for_a_moment(self):
         """A set that is replaced while somebody waits is woken as soon as it is there again."""
         scaler, cluster = self.build(exists=False, resource_version="")
