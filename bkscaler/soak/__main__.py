@@ -20,6 +20,7 @@ from typing import Any
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogBeginner, textFileLogObserver
 from zope.interface import implementer
 
+from bkscaler.config import read_settings
 from bkscaler.demo.running import INTERRUPTED, Run
 from bkscaler.soak.course import Course
 from bkscaler.soak.crowd import Crowd
@@ -27,7 +28,6 @@ from bkscaler.soak.faults import Field
 from bkscaler.soak.judge import Judge
 from bkscaler.soak.report import report
 from bkscaler.soak.stage import FLAGS, Stage
-from bkscaler.config import read_settings
 
 DESCRIPTORS = 4096
 """What every process of a soak may have to open."""

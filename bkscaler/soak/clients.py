@@ -29,6 +29,8 @@ REST_EVERY_BYTES = 256 * 1024
 """How much a slow reader reads between two rests."""
 _LENGTH = 1_000_003
 """Of the pattern; a prime, so that it comes back at no power of two."""
+_PLAIN = bytes(byte + 1 if bytes([byte]) in (b"P", b"\x16") else byte for byte in range(256))
+"""What begins with one of these may be HTTP/2 or TLS, and is held in another way."""
 
 
 class Pattern:
@@ -39,7 +41,7 @@ class Pattern:
     """
 
     def __init__(self, chance: Random) -> None:
-        ring = chance.randbytes(_LENGTH)
+        ring = chance.randbytes(_LENGTH).translate(_PLAIN)
         self._ring = memoryview(ring + ring[:PIECE_BYTES] * 2)
 
     def piece(self, start: int, length: int) -> memoryview:
@@ -137,6 +139,7 @@ class EchoClient(Protocol):
         if ending is Ending.FINISH:
             view.finished = True
             view.waits_s = view.left_s
+            self.transport.resumeProducing()
             self.transport.loseWriteConnection()
         elif ending is Ending.HANG_UP:
             self.transport.loseConnection()
@@ -225,7 +228,8 @@ class EchoClient(Protocol):
         """Let a slow reader rest."""
         self._read += count
         view = self.view
-        if not self._errand.rests_s or self._read < REST_EVERY_BYTES or view.gone_s < math.inf:
+        done = view.received == self._goal or view.gone_s < math.inf
+        if done or not self._errand.rests_s or self._read < REST_EVERY_BYTES:
             return
         self._read = 0
         self.transport.pauseProducing()

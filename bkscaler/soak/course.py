@@ -1,6 +1,6 @@
 """
-The course of a soak, in rounds: a crowd with a fault, then quiet until the builder sleeps, then a look at what is
-left. At some time bkscaler is told to end while builds run, and is started again.
+The course of a soak, in rounds: a crowd with a fault, then quiet until the builder sleeps, then a look at what
+is left. At some time bkscaler is told to end while builds run, and is started again.
 
 Imported by ``soak.__main__``.
 """
@@ -11,8 +11,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
-from random import Random
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -29,6 +27,8 @@ QUIET_LIMIT_S = 30.0
 """How long clients may take to be gone, and the builder to be asleep, before the soak gives up."""
 ENDS_S = 5.0
 """How long a bkscaler that is told to end may take when its last client has gone."""
+LOG_LATE_S = 0.3
+"""How long it takes until what is in the log has been read."""
 WARM_UP_ROUNDS = 3
 """How many rounds a process has before its memory is compared."""
 RESTART_AFTER = 0.15
@@ -106,8 +106,8 @@ class Course:
         """Start bkscaler, and remember what it holds before the first client."""
         field = self._field
         self._what = "bkscaler starts"
-        await field.stage.start()
         field.judge.started(field.reactor.seconds())
+        await field.stage.start()
         program = field.stage.program
         assert program is not None
         program.ended().addCallback(lambda status: self._ended(program, status))
@@ -177,6 +177,7 @@ class Course:
     async def _rest(self) -> None:
         """Look at what is left when nobody is there and the builder sleeps."""
         field = self._field
+        await field.wait(LOG_LATE_S)
         field.judge.at_rest()
         field.judge.ledger.at_rest(read_metrics(await field.stage.metrics()))
         rests = self.rests[-1]
@@ -234,4 +235,3 @@ class Course:
             f"{self.elapsed_s:6.0f} s  round {self.done['rounds']:3}: {len(field.crowd):4} clients of "
             f"{field.crowd.count:,}, {field.judge.wakes} wakes{resident}; {self._what}"
         )
-

@@ -104,7 +104,9 @@ def bulk(chance: Random) -> Errand:
 
 def slow_reader(chance: Random) -> Errand:
     """A client that stops reading, again and again, while the answer goes on."""
-    return Errand(kind="slow reader", says=((0.0, chance.choice((1, 3)) * MIB),), rests_s=0.2 + chance.random())
+    return Errand(
+        kind="slow reader", says=((0.0, chance.choice((1, 3)) * MIB),), rests_s=0.2 + chance.random()
+    )
 
 
 def probe(chance: Random) -> Errand:

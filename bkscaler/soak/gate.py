@@ -47,7 +47,9 @@ class Gate(Factory):
         """Refuse connections and cut those that there are; fires when nothing listens."""
         listening, self._listening = self._listening, None
         self.cut()
-        return maybeDeferred(listening.stopListening) if listening is not None else maybeDeferred(lambda: None)
+        return (
+            maybeDeferred(listening.stopListening) if listening is not None else maybeDeferred(lambda: None)
+        )
 
     def cut(self) -> None:
         """Cut all connections."""

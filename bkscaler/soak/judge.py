@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from bkscaler.config import Settings
 from bkscaler.observability.outcomes import Outcome
-from bkscaler.soak.journal import Line, read_line
+from bkscaler.soak.journal import read_line
 from bkscaler.soak.ledger import Ledger
 from bkscaler.soak.troubles import Troubles
 from bkscaler.soak.views import View
@@ -112,8 +112,8 @@ class Judge:
 
     def client_over(self, view: View) -> None:
         """Judge the end of a connection as its client sees it."""
-        if view.served_s < math.inf:
-            self._used_s = max(self._used_s, view.needs_until_s)
+        if view.served_s < math.inf > view.left_s:
+            self._used_s = max(self._used_s, view.left_s)
         self.ledger.over(view)
 
     def look(self, now_s: float) -> None:
@@ -130,7 +130,9 @@ class Judge:
             return
         since_s = max(self._used_s, self._demand_s, self._started_s, calm_s)
         if now_s > since_s + self._idle_timeout_s + self._late_s(since_s, ASLEEP_LATE_S):
-            self._complain("awake", f"the builder is awake {now_s - since_s:.1f} s after the last client has gone")
+            self._complain(
+                "awake", f"the builder is awake {now_s - since_s:.1f} s after the last client has gone"
+            )
 
     def at_rest(self) -> None:
         """Every client has gone and the builder is asleep: what took effect is what was asked for."""
@@ -146,13 +148,12 @@ class Judge:
             waits = view.spoke_s < at_s - ACCEPT_S and view.served_s > at_s and view.gone_s > at_s
             if waits and view.honest and not view.cancelled:
                 self.fail(f"the builder is sent away while {view} waits for it")
-        used = [view.needs_until_s for view in self.ledger.open.values() if view.needs_until_s < at_s]
-        idle_s = at_s - max(self._demand_s, self._used_s, self._started_s, *used)
+        idle_s = at_s - max(self._demand_s, self._used_s, self._started_s)
         if idle_s < self._idle_timeout_s - ROUNDING_S:
             self.fail(f"the builder is sent away after {idle_s:.3f} s without clients")
 
     def _joined_at(self, at_s: float) -> list[View]:
-        return [view for view in self.ledger.open.values() if view.served_s < at_s < view.needs_until_s]
+        return [view for view in self.ledger.open.values() if view.served_s < at_s < view.needed_until_s]
 
     def _woken(self, now_s: float) -> None:
         """A request for a client that has left may still be on its way, but not for long."""

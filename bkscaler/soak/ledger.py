@@ -7,7 +7,7 @@ The three must agree: one line for each client, with a reason; the same numbers 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
 from bkscaler.config import Settings
@@ -15,7 +15,7 @@ from bkscaler.observability.outcomes import Outcome
 from bkscaler.soak.journal import Line
 from bkscaler.soak.reasons import Ended, unexplained_end, unexplained_outcome
 from bkscaler.soak.troubles import Troubles
-from bkscaler.soak.views import View
+from bkscaler.soak.views import NOTICED_S, View
 
 
 class Ledger:
@@ -38,6 +38,7 @@ class Ledger:
         self._settings = settings
         self._troubles = troubles
         self._fail = fail
+        self._lost_s: deque[float] = deque(maxlen=settings.max_connections)
         self._told: dict[str, Outcome] = {}
         self._numbers: Counter[str] = Counter()
 
@@ -71,6 +72,7 @@ class Ledger:
                 self._fail(f"{view} could not connect: {view.failed}")
             return
         self.kinds[view.kind] += 1
+        self._lost_s.append(view.lost_s)
         wrong = unexplained_end(view, self._troubles)
         if wrong:
             self._fail(f"{view}: {wrong}")
@@ -90,8 +92,7 @@ class Ledger:
             self._fail(f"{fields['peer']} has ended twice, or has never come: {outcome.value}")
             return
         self._told[ip] = outcome
-        others = len(self.present) - 1 if outcome is Outcome.OVER_LIMIT else 0
-        ended = Ended(view=view, outcome=outcome, at_s=line.at_s, others=others)
+        ended = Ended(view=view, outcome=outcome, at_s=line.at_s, others=self._others(outcome, line.at_s))
         wrong = unexplained_outcome(ended, self._troubles, self._settings)
         if wrong:
             self._fail(f"{view} ended as {outcome.value}, but {wrong}")
@@ -102,7 +103,10 @@ class Ledger:
 
     def at_rest(self, metrics: Mapping[str, float]) -> None:
         """Compare bkscaler's metrics with its log, when every client has gone and has been told of."""
-        ours = {f'bkscaler_connections_ended_total{{outcome="{o.value}"}}': self._numbers[o.value] for o in Outcome}
+        ours = {
+            f'bkscaler_connections_ended_total{{outcome="{o.value}"}}': self._numbers[o.value]
+            for o in Outcome
+        }
         ours["bkscaler_connections_accepted_total"] = sum(self._numbers[o.value] for o in Outcome)
         ours['bkscaler_relayed_bytes_total{direction="up"}'] = self._numbers["bytes_up"]
         ours['bkscaler_relayed_bytes_total{direction="down"}'] = self._numbers["bytes_down"]
@@ -125,6 +129,13 @@ class Ledger:
                 if not self._troubles.never_accepted(view.came_s):
                     self._fail(f"{view} has gone, and bkscaler has not told how it ended")
                 self._settle(view)
+
+    def _others(self, outcome: Outcome, at_s: float) -> int:
+        """Count who else was there, where that matters; bkscaler may know of an end later than the client."""
+        if outcome is not Outcome.OVER_LIMIT:
+            return 0
+        just_gone = sum(lost_s > at_s - NOTICED_S for lost_s in self._lost_s)
+        return len(self.present) + just_gone - 1
 
     def _settle(self, view: View) -> None:
         del self.open[view.ip]

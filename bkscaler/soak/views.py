@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+NOTICED_S = 1.0
+"""How much later than it happens a client may notice what is done to it: the soak has much to do."""
+
 
 @dataclass(eq=False, kw_only=True)
 class View:
@@ -70,6 +73,12 @@ class View:
         return min(self.left_s, self.cut_s, self.lost_s)
 
     @property
-    def needs_until_s(self) -> float:
-        """Until when it has used its builder: one that has half-closed still does until all has come."""
-        return min(self.cut_s, self.lost_s) if self.finished else self.gone_s
+    def needed_until_s(self) -> float:
+        """
+        Until when it has used its builder at least: one that has half-closed does so until all has come.
+
+        That it was cut, and that all has come, it may notice only some time after it was so.
+        """
+        if math.isfinite(self.left_s) and not self.finished:
+            return self.left_s
+        return min(self.cut_s, self.lost_s) - NOTICED_S

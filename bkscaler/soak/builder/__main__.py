@@ -1,8 +1,8 @@
 """
 The builder of a soak, run by the sandbox as its pod: ``python -m bkscaler.soak.builder IP PORT``.
 
-It sends back what it is sent, a half-close included. To who says nothing it speaks HTTP/2, as buildkitd does to
-everybody, and answers each call with its body. It ends on SIGTERM, and with the sandbox.
+It sends back what it is sent, a half-close included. To who says nothing it speaks HTTP/2, as buildkitd does
+to everybody, and answers each call with its body. It ends on SIGTERM, and with the sandbox.
 """
 
 from __future__ import annotations
