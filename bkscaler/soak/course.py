@@ -1,6 +1,6 @@
 """
-The course of a soak, in rounds: a crowd with a fault, then quiet until the builder sleeps, then a look at what
-is left. At some time bkscaler is told to end while builds run, and is started again.
+The course of a soak, in rounds: a crowd with a fault, then quiet until the builder sleeps, then a look at
+what is left. After the first round bkscaler is told to end while builds run, and is started again.
 
 Imported by ``soak.__main__``.
 """
@@ -31,8 +31,6 @@ LOG_LATE_S = 0.3
 """How long it takes until what is in the log has been read."""
 WARM_UP_ROUNDS = 3
 """How many rounds a process has before its memory is compared."""
-RESTART_AFTER = 0.15
-"""When bkscaler is ended and started again, as a part of the whole."""
 LONGEST_PAUSE = 0.9
 """How long the quiet within a round is at most, as a part of the idle timeout: nobody may be sent away."""
 
@@ -60,7 +58,6 @@ class Course:
         self._faults = deal(field.chance)
         self._looking = LoopingCall(self._look)
         self._looking.clock = field.reactor
-        self._restarted = False
         self._pids: dict[int, str] = {}
 
     def __repr__(self) -> str:
@@ -81,8 +78,7 @@ class Course:
             await self._start()
             while self.elapsed_s < self._seconds and not field.judge.hopeless:
                 await self._round()
-                if not self._restarted and self.elapsed_s > RESTART_AFTER * self._seconds:
-                    self._restarted = True
+                if self.done["rounds"] == 1:
                     await self._drain()
                     await self._start()
                     await self._asleep()

@@ -66,7 +66,7 @@ class Field:
 
     async def many(self, make: Callable[[], Client], count: int) -> list[Client]:
         """Let many clients come, as fast as can be."""
-        clients = []
+        clients: list[Client] = []
         while len(clients) < count:
             clients += [make() for _ in range(min(AT_ONCE, count - len(clients)))]
             await self.wait(0)
@@ -175,16 +175,20 @@ FAULTS: dict[str, Act] = {
 """By the words for them."""
 
 
+LARGE = [name for name, act in FAULTS.items() if act in (fill_limit, all_leave)]
+"""With the most connections: memory must have been at its largest before it is compared."""
+
+
 def deal(chance: Random) -> Iterator[str]:
     """
     Give faults without end, each as often as the others.
 
-    The two with the most connections come first, so that memory is at its largest before it is compared.
+    The first one is for the bkscaler that is ended soon; the two largest are the first of the next one's.
     """
-    names = list(FAULTS)
-    yield from names[:2]
-    hand = names[2:]
+    hand = [name for name in FAULTS if name not in LARGE]
+    chance.shuffle(hand)
+    hand[1:1] = LARGE
     while True:
-        chance.shuffle(hand)
         yield from hand
-        hand = list(names)
+        hand = list(FAULTS)
+        chance.shuffle(hand)

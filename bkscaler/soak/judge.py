@@ -141,7 +141,7 @@ class Judge:
                 self.fail(f"scaled {direction} {done} times, and the log tells of {self._asked[direction]}")
 
     def _scales_down(self, at_s: float) -> None:
-        """Nobody needs the builder when bkscaler decides to send it away, and has not for the idle timeout."""
+        """Nobody needs the builder when bkscaler sends it away, and has not for the idle timeout."""
         for view in self._joined_at(at_s):
             self.fail(f"the builder is sent away while {view} is joined")
         for view in self.ledger.present:

@@ -17,8 +17,8 @@ def _memory(rests: list[Rest]) -> str:
     sizes = [rest.resident_kib / 1024 for rest in rests]
     counts = [rest.descriptors.total() for rest in rests]
     return (
-        f"{len(rests)} rests; resident MiB: first {sizes[0]:.1f}, last {sizes[-1]:.1f}, most {max(sizes):.1f}; "
-        f"descriptors: first {counts[0]}, last {counts[-1]}, most {max(counts)} "
+        f"{len(rests)} rests; resident MiB: first {sizes[0]:.1f}, last {sizes[-1]:.1f}, "
+        f"most {max(sizes):.1f}; descriptors: first {counts[0]}, last {counts[-1]}, most {max(counts)} "
         f"({_counted(rests[-1].descriptors)})"
     )
 

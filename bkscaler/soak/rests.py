@@ -1,8 +1,8 @@
 """
 What a process holds when it has nothing to do: its memory and its descriptors, from ``/proc``. Linux.
 
-Descriptors are sorted by what they are for, so that a leak is told from what is kept on purpose: empty pipes for
-the next transfer, and connections to the API server.
+Descriptors are sorted by what they are for, so that a leak is told from what is kept on purpose: empty pipes
+for the next transfer, and connections to the API server.
 """
 
 from __future__ import annotations
