@@ -2,7 +2,7 @@
 What a soak runs on: a sandbox with its HTTPS API and its pods, a gate before that, and bkscaler under twistd.
 
 The cluster lives in the soak's own process, so that what takes effect in it is seen in that moment; its pods
-are processes, and bkscaler reaches its API through sockets only. Imported by ``soak.course`` and ``soak.faults``.
+are processes, and bkscaler reaches its API through sockets only. Imported by ``soak.faults``.
 """
 
 from __future__ import annotations
