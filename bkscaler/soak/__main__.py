@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
         await course.close()
         for line in report(course, judge, course.elapsed_s / 60):
             _write(line)
-        return 1 if judge.failures else 0
+        return 1 if judge.failed else 0
 
     whole = Run(act, course.close, reactor, interrupted=INTERRUPTED, write=_write)
     whole.run()

@@ -33,7 +33,7 @@ ROUNDING_S = 0.005
 NO_DEMAND = {Outcome.PROBE, Outcome.OVER_LIMIT, Outcome.CANCELLED_WHILE_HELD, Outcome.PROTOCOL_ERROR}
 """Ends that came without any demand, or after it had ended, or possibly so."""
 MAX_FAILURES = 20
-"""Who fails so often need not go on."""
+"""Who fails so often need not go on, and no more is told."""
 
 
 class Judge:
@@ -44,7 +44,8 @@ class Judge:
     :param say: told each failure at once.
     :ivar troubles: what is wrong, and was.
     :ivar ledger: who has come, and what has become of them.
-    :ivar failures: what did not hold.
+    :ivar failures: what did not hold, the first ones.
+    :ivar failed: how often something did not hold.
     :ivar replicas: what the StatefulSet is asked to be.
     :ivar wakes: how often bkscaler has asked for a builder.
     :ivar sleeps: how often it has sent it away.
@@ -55,7 +56,7 @@ class Judge:
         self.failures: list[str] = []
         self.troubles = Troubles()
         self.ledger = Ledger(settings, self.troubles, self.fail)
-        self.replicas = self.wakes = self.sleeps = self.warnings = 0
+        self.failed = self.replicas = self.wakes = self.sleeps = self.warnings = 0
         self._say = say
         self._idle_timeout_s = settings.idle_timeout_s
         self._asked = {"up": 0, "down": 0}
@@ -63,17 +64,19 @@ class Judge:
         self._complained: set[object] = set()
 
     def __repr__(self) -> str:
-        return f"<Judge: {len(self.failures)} failures>"
+        return f"<Judge: {self.failed} failures>"
 
     @property
     def hopeless(self) -> bool:
         """Whether it is of no use to go on."""
-        return len(self.failures) >= MAX_FAILURES
+        return self.failed >= MAX_FAILURES
 
     def fail(self, words: str) -> None:
         """Take note that something did not hold."""
-        self.failures.append(words)
-        self._say(f"FAILED: {words}")
+        self.failed += 1
+        if self.failed <= MAX_FAILURES:
+            self.failures.append(words)
+            self._say(f"FAILED: {words}")
 
     def started(self, now_s: float) -> None:
         """A process has been started; what was before it does not know."""
@@ -107,8 +110,7 @@ class Judge:
             self._woken(now_s)
         elif after == 0:
             self.sleeps += 1
-            for view in self._joined_at(now_s):
-                self.fail(f"{view} was joined when the builder was sent away")
+            self._fail_for(self._joined_at(now_s), "was joined when the builder was sent away")
 
     def client_over(self, view: View) -> None:
         """Judge the end of a connection as its client sees it."""
@@ -142,18 +144,28 @@ class Judge:
 
     def _scales_down(self, at_s: float) -> None:
         """Nobody needs the builder when bkscaler sends it away, and has not for the idle timeout."""
-        for view in self._joined_at(at_s):
-            self.fail(f"the builder is sent away while {view} is joined")
-        for view in self.ledger.present:
-            waits = view.spoke_s < at_s - ACCEPT_S and view.served_s > at_s and view.gone_s > at_s
-            if waits and view.honest and not view.cancelled:
-                self.fail(f"the builder is sent away while {view} waits for it")
+        self._fail_for(self._joined_at(at_s), "is joined when bkscaler decides to send the builder away")
+        self._fail_for(self._waiting_at(at_s), "waits when bkscaler decides to send the builder away")
         idle_s = at_s - max(self._demand_s, self._used_s, self._started_s)
         if idle_s < self._idle_timeout_s - ROUNDING_S:
             self.fail(f"the builder is sent away after {idle_s:.3f} s without clients")
 
     def _joined_at(self, at_s: float) -> list[View]:
         return [view for view in self.ledger.open.values() if view.served_s < at_s < view.needed_until_s]
+
+    def _waiting_at(self, at_s: float) -> list[View]:
+        return [
+            view
+            for view in self.ledger.present
+            if view.spoke_s < at_s - ACCEPT_S and view.served_s > at_s and view.gone_s > at_s
+            if view.honest and not view.cancelled
+        ]
+
+    def _fail_for(self, views: list[View], words: str) -> None:
+        """Fail once for clients that have the same in common."""
+        if views:
+            others = f" (and {len(views) - 1} more)" if len(views) > 1 else ""
+            self.fail(f"{views[0]}{others} {words}")
 
     def _woken(self, now_s: float) -> None:
         """A request for a client that has left may still be on its way, but not for long."""

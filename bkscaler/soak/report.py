@@ -39,6 +39,6 @@ def report(course: Course, judge: Judge, minutes: float) -> list[str]:
         f"what was done: {_counted(course.done)}",
         *(f"bkscaler {number}: {_memory(rests)}" for number, rests in enumerate(course.rests, 1)),
         *(f"FAILED: {words}" for words in judge.failures),
-        f"soaked {minutes:.1f} minutes, {ledger.clients:,} connections, {len(judge.failures)} failures",
+        f"soaked {minutes:.1f} minutes, {ledger.clients:,} connections, {judge.failed} failures",
     ]
     return lines
