@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bkscaler.relay.flow import BUFFER_BYTES, Flow, Gone
-from bkscaler.relay.leg import Leg
+from bkscaler.relay.leg import Leg, Parked
 from bkscaler.relay.pair import End
 from bkscaler.relay.pipes import PipePool
 from bkscaler.relay.poller import OnEvents, Poller, Registration
@@ -34,6 +34,7 @@ EVENTS = select.EPOLLIN | select.EPOLLRDHUP if CAN_SPLICE else 0
 """What is listened for at first; that a sink takes bytes again only when it has refused some."""
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
 _DONE = Failure(CONNECTION_DONE)
+_PARKED = Parked()
 _ENDING = select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
 
 
@@ -124,6 +125,7 @@ class SpliceRelay:
         if not orderly or not self._closing:
             self._abort(self._blame(leg))
         if all(each.is_lost for each in self._legs):
+            self._part()
             self.ended.callback(self._end or End.COMPLETED)
 
     def _begin(self) -> None:
@@ -228,6 +230,15 @@ class SpliceRelay:
             self._works.poller.forget(registration, closing=True)
         self._up.release()
         self._down.release()
+
+    def _part(self) -> None:
+        """
+        Know nobody any more: what knows itself in a ring stays in memory until the garbage collector comes,
+        and it comes seldom.
+        """
+        self._registrations.clear()
+        for leg in self._legs:
+            leg.owner = _PARKED
 
     def _blame(self, leg: Leg) -> End:
         return End.CLIENT_LOST if leg is self._legs[0] else End.BUILDER_LOST

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import resource
 import select
+import weakref
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -90,6 +92,33 @@ class PipePoolTests(SynchronousTestCase):
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         self.assertIsNone(pipe)
+
+
+class MemoryTests(TestCase):
+    """What is left of a relay that is over."""
+
+    if not CAN_SPLICE:
+        skip = "this system has no splice"
+
+    async def test_nothing_is_left(self):
+        """Nothing of a relay waits for the garbage collector, however it has ended."""
+        from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
+
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for orderly in (True, False):
+            world = SpliceWorld(reactor)
+            await world.open()
+            world.relay.start(b"early")
+            await world.until(lambda world=world: world.builder.received == b"early")
+            if orderly:
+                for peer in (world.client, world.builder):
+                    peer.transport.loseWriteConnection()
+                await world.until(lambda world=world: world.relay.ended.called)
+            await world.close()
+            relay = weakref.ref(world.relay)
+            world.relay = None
+            self.assertIsNone(relay())
 
 
 class PlayedReactor:
