@@ -14,9 +14,10 @@ from twisted.internet.protocol import ClientFactory, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from bkscaler.soak.clients import EchoClient, GrpcClient, Pattern
+from bkscaler.soak.clients import EchoClient, Pattern
 from bkscaler.soak.errands import Ending, Errand, draw
 from bkscaler.soak.gate import LOOPBACK
+from bkscaler.soak.grpcclient import GrpcClient
 from bkscaler.soak.views import View
 
 Client = EchoClient | GrpcClient

@@ -37,8 +37,8 @@ ROWS = """
 9  simulation.clock|links <- simulation.network <- simulation.builders|process <- simulation.clients|apiserver
       <- simulation.truth|world <- simulation.reasons|bounds <- simulation.judge
 10 simulation.acts <- simulation.plan <- simulation.run <- simulation.mutants|__main__
-11 soak.views|errands|journal|troubles|gate|program|rests <- soak.clients|reasons <- soak.ledger|crowd|stage
-      <- soak.judge <- soak.faults <- soak.course <- soak.report <- soak.__main__
+11 soak.views|errands|journal|troubles|gate|program|rests <- soak.clients|reasons <- soak.grpcclient|ledger|stage
+      <- soak.crowd|judge <- soak.faults <- soak.course <- soak.report <- soak.__main__
    soak.builder.__main__
 """
 """

@@ -21,9 +21,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.simulation.builders import Calls
 from bkscaler.soak.builder.__main__ import GREETING_S, Served
-from bkscaler.soak.clients import REST_EVERY_BYTES, EchoClient, GrpcClient, Pattern
+from bkscaler.soak.clients import REST_EVERY_BYTES, EchoClient, Pattern
 from bkscaler.soak.errands import KIB, Ending, Errand
 from bkscaler.soak.gate import LOOPBACK, Gate
+from bkscaler.soak.grpcclient import GrpcClient
 from bkscaler.soak.views import View
 from bkscaler.test import processes
 
