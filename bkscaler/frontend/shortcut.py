@@ -41,6 +41,7 @@ from bkscaler.relay.splice import EVENTS, SpliceRelay, SpliceWorks
 from bkscaler.timers import TimeLimit
 
 _PLAIN = (Kind.TLS, Kind.HTTP1, Kind.OTHER)
+_FAILED = select.EPOLLERR | select.EPOLLHUP if EVENTS else 0
 _HANGUP = select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP if EVENTS else 0
 _HEARD = _HANGUP | select.EPOLLIN if EVENTS else 0
 _OWNER = Parked()
@@ -204,9 +205,9 @@ class Shortcut:
     def _builder_stirred(self, events: int) -> None:
         """Join when the connection is there, or has failed."""
         assert self._builder is not None
-        error = self._builder.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            self._dial_failed(os.strerror(error))
+        failed = events & _FAILED and self._builder.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failed:
+            self._dial_failed(os.strerror(failed))
         else:
             self._ways.dialling.end(self)
             self._join(self._builder, events)
@@ -227,7 +228,7 @@ class Shortcut:
         self._relay = relay = SpliceRelay(*legs, self._ways.works, heard)
         relay.start(b"")
         if shared.reports is not None:
-            shared.reports.joined(self.report())
+            shared.reports.joined(self._joined_s - self._began_s)
         relay.ended.addCallback(self._relay_ended)
         heard[legs[0]].on_events(select.EPOLLIN)
         if self.outcome is None and events & _HEARD:
