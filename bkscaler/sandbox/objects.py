@@ -56,14 +56,18 @@ def dig(value: Any, *path: str) -> Any:
 
 def clone(value: Object) -> Object:
     """Copy an object so deeply that the copy can be changed freely."""
-    return {key: _clone_item(item) for key, item in value.items()}
+    copy: Object = _clone(value)
+    return copy
 
 
-def _clone_item(item: Any) -> Any:
-    # Several times as fast as copy.deepcopy, which watches for circles that JSON cannot have.
-    if isinstance(item, dict):
-        return {key: _clone_item(value) for key, value in item.items()}
-    return [_clone_item(value) for value in item] if isinstance(item, list) else item
+def _clone(value: Any) -> Any:
+    # Many times as fast as copy.deepcopy, which watches for circles that JSON cannot have. Most of what is in
+    # a JSON value is text and numbers, for which nothing is called.
+    copy = value.copy()
+    for place, item in copy.items() if type(copy) is dict else enumerate(copy):
+        if type(item) is dict or type(item) is list:
+            copy[place] = _clone(item)
+    return copy
 
 
 def random_hex(random: Random, digits: int) -> str:

@@ -51,22 +51,21 @@ class VirtualTime(Clock):
 
     def next_s(self) -> float | None:
         """Give the time of the next call; None when there is none."""
-        while self._heap:
-            due_s, _, call = self._heap[0]
-            if not call.active():
-                heapq.heappop(self._heap)
-            elif call.getTime() > due_s:
-                heapq.heappop(self._heap)
+        heap = self._heap
+        while heap:
+            due_s, _, call = heap[0]
+            if call.cancelled or call.called:
+                heapq.heappop(heap)
+            elif call.delayed_time and call.getTime() > due_s:
+                heapq.heappop(heap)
                 self._push(call)
             else:
                 return due_s
         return None
 
     def run_next(self) -> Any:
-        """Go to the next call's moment and carry it out. Only when there is one."""
-        due_s = self.next_s()
-        assert due_s is not None
-        call = heapq.heappop(self._heap)[2]
+        """Go to the next call's moment and carry it out. Only right after :meth:`next_s` has found it."""
+        due_s, _, call = heapq.heappop(self._heap)
         self.rightNow = max(self.rightNow, due_s)
         if self.is_moot(call):
             return

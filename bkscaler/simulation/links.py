@@ -43,7 +43,7 @@ class End(FlowTransport):
         self.latency_s = latency_s
         self.read_bytes = 0
         self.on_data: Callable[[bytes], None] | None = None
-        self._pending: dict[str, Any] = {}
+        self._pending: dict[str, Any] = {"_read": None, "_flush": None}
 
     def getHost(self) -> IPv4Address:
         """Give our address."""
@@ -72,12 +72,11 @@ class End(FlowTransport):
         """Let a thing happen when it has got here; what is on its way already need not set out again."""
         if not self.host.alive:
             return
-        name = getattr(act, "__name__", "")
-        if name in {"_read", "_flush"}:
-            pending = self._pending.get(name)
-            if pending is not None and pending.active():
-                return
-            self._pending[name] = self.clock.callLater(self.latency_s if name == "_read" else 0, act)
+        name, pending = act.__name__, self._pending
+        if name in pending:
+            call = pending[name]
+            if call is None or not call.active():
+                pending[name] = self.clock.callLater(self.latency_s if name == "_read" else 0, act)
         else:
             self.clock.callLater(0, act)
 

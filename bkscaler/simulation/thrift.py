@@ -1,8 +1,9 @@
 """
 A process that runs many worlds and nothing else: what is the same in all of them is worked out once.
 
-What is kept are answers of functions of libraries that depend on their arguments only, or on what is installed:
-a client of one API server asks again and again for the same few URLs, each time through all of IDNA.
+What is kept are answers of functions of libraries that depend on their arguments only, or on what is
+installed: a client of one API server asks again and again for the same few URLs, each time through all of
+IDNA.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 
 import idna
 from hyperlink import URL
-from twisted import plugin
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
 from zope.interface import provider
+
+from twisted import plugin
 
 KEPT = 4096
 """How many answers of a function are kept."""
@@ -23,8 +25,8 @@ KEPT = 4096
 
 def prepare() -> None:
     """
-    Let nothing be logged but to the worlds; let nobody clear away in the middle of one. To be called before the
-    first world; a process that was forked from one where it was done needs no more.
+    Let nothing be logged but to the worlds; let nobody clear away in the middle of one. To be called before
+    the first world; a process that was forked from one where it was done needs no more.
     """
     if gc.isenabled():
         globalLogBeginner.beginLoggingTo([_drop], redirectStandardIO=False, discardBuffer=True)
