@@ -117,18 +117,20 @@ class State:
 
         A write that changes nothing is no write: the version stays and nobody is told.
 
+        :param value: the object; from now on it may not be changed any more.
         :returns: what is stored now. Read only.
         """
         rows = self._table(table)
-        value = clone(value)
-        key = (value["metadata"].get("namespace", ""), value["metadata"]["name"])
+        meta = dict(value["metadata"])
+        value = {**value, "metadata": meta}
+        key = (meta.get("namespace", ""), meta["name"])
         previous = rows.objects.get(key)
         if previous is not None:
-            value["metadata"]["resourceVersion"] = previous["metadata"]["resourceVersion"]
+            meta["resourceVersion"] = previous["metadata"]["resourceVersion"]
             if value == previous:
                 return previous
         self.version += 1
-        value["metadata"]["resourceVersion"] = str(self.version)
+        meta["resourceVersion"] = str(self.version)
         rows.objects[key] = value
         kind = "ADDED" if previous is None else "MODIFIED"
         rows.record(Change(type=kind, version=self.version, object=value, previous=previous))
@@ -155,8 +157,7 @@ class State:
         if previous is None:
             return None
         self.version += 1
-        last = clone(previous)
-        last["metadata"]["resourceVersion"] = str(self.version)
+        last = {**previous, "metadata": {**previous["metadata"], "resourceVersion": str(self.version)}}
         rows.record(Change(type="DELETED", version=self.version, object=last, previous=previous))
         return last
 

@@ -12,6 +12,35 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 
+class Call(DelayedCall):
+    """
+    A call that is to come.
+
+    :ivar owner: the reactor of the process that made it; None for everybody else's.
+    """
+
+    owner: Any = None
+    cancelled = called = 0
+    delayed_time = 0.0
+
+    def __init__(
+        self, clock: VirtualTime, time: float, func: Callable[..., object], args: Any, kw: dict[str, object]
+    ) -> None:
+        self._clock = clock
+        self.time, self.func, self.args, self.kw = time, func, args, kw
+
+    def seconds(self) -> float:
+        """Tell the time."""
+        return self._clock.rightNow
+
+    def canceller(self, call: DelayedCall) -> None:
+        """Leave it where it is: it is skipped when its time comes."""
+
+    def resetter(self, call: DelayedCall) -> None:
+        """An earlier time needs a new place; a later one is found out when the old time comes."""
+        self._clock._push(self)
+
+
 class VirtualTime(Clock):
     """
     A Clock that jumps from call to call. Calls of the same moment come in the order they were made.
@@ -24,17 +53,14 @@ class VirtualTime(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.is_moot: Callable[[Any], bool] = lambda call: False
-        self._heap: list[tuple[float, int, DelayedCall]] = []
+        self._heap: list[tuple[float, int, Call]] = []
         self._numbers = count()
 
-    def callLater(
-        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
-    ) -> IDelayedCall:
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> Call:
         """Schedule a call."""
-        call = DelayedCall(
-            self.rightNow + delay, callable, args, kw, self._cancelled, self._delayed, self.seconds
-        )
-        self._push(call)
+        time = self.rightNow + delay
+        call = Call(self, time, callable, args, kw)
+        heapq.heappush(self._heap, (time, next(self._numbers), call))
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
@@ -72,12 +98,5 @@ class VirtualTime(Clock):
         call.called = 1
         call.func(*call.args, **call.kw)
 
-    def _push(self, call: DelayedCall) -> None:
+    def _push(self, call: Call) -> None:
         heapq.heappush(self._heap, (call.getTime(), next(self._numbers), call))
-
-    def _cancelled(self, call: DelayedCall) -> None:
-        """Leave it where it is: it is skipped when its time comes."""
-
-    def _delayed(self, call: DelayedCall) -> None:
-        """An earlier time needs a new place; a later one is found out when the old time comes."""
-        self._push(call)

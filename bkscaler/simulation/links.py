@@ -35,6 +35,7 @@ class End(FlowTransport):
     """
 
     link: Link
+    peer: Any
 
     def __init__(self, host: Any, protocol: Any, address: IPv4Address, latency_s: float) -> None:
         super().__init__(host.network.clock, protocol, address.port)
@@ -51,8 +52,8 @@ class End(FlowTransport):
 
     def getPeer(self) -> IPv4Address:
         """Give the other end's address."""
-        peer: Any = self.peer
-        return IPv4Address("TCP", peer.address.host, peer.address.port)
+        address: IPv4Address = self.peer.address
+        return address
 
     def writeSequence(self, pieces: Any) -> None:
         """Write several pieces at once."""
@@ -81,9 +82,11 @@ class End(FlowTransport):
             self.clock.callLater(0, act)
 
     def _flush(self) -> None:
-        if self.host.alive and self.link.silent:
+        if not self.host.alive:
+            return
+        if self.link.silent:
             self._flush_into_nothing()
-        elif self.host.alive:
+        else:
             super()._flush()
 
     def _flush_into_nothing(self) -> None:

@@ -12,15 +12,30 @@ import gc
 from functools import lru_cache
 from typing import Any
 
-import idna
 from hyperlink import URL
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
+from twisted.web import http_headers
+from twisted.web.client import URI
 from zope.interface import provider
 
 from twisted import plugin
 
 KEPT = 4096
 """How many answers of a function are kept."""
+
+STATIC: tuple[tuple[Any, str], ...] = (
+    (URL, "from_text"),
+    (URI, "fromBytes"),
+    (HostnameEndpoint, "_hostAsBytesAndText"),
+)
+ORDINARY: tuple[tuple[Any, str], ...] = (
+    (URL, "to_uri"),
+    (URL, "to_text"),
+    (http_headers, "_sanitizeLinearWhitespace"),
+    (plugin, "getCache"),
+)
+"""Whose answers are kept: methods that need no object, and the others. What they give is never changed."""
 
 
 def prepare() -> None:
@@ -45,9 +60,9 @@ def _drop(event: LogEvent) -> None:
 
 
 def _keep_answers() -> None:
-    url: Any = URL
-    url.from_text = staticmethod(_kept(url.from_text))
-    for owner, name in ((URL, "to_uri"), (URL, "to_text"), (idna, "encode"), (plugin, "getCache")):
+    for owner, name in STATIC:
+        setattr(owner, name, staticmethod(_kept(getattr(owner, name))))
+    for owner, name in ORDINARY:
         setattr(owner, name, _kept(getattr(owner, name)))
 
 
