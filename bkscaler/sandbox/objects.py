@@ -24,12 +24,12 @@ _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 def stamp(when: datetime) -> str:
     """Write a time as ``metav1.Time`` does: whole seconds, ``Z``."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def micro_stamp(when: datetime) -> str:
     """Write a time as ``metav1.MicroTime`` does: exactly six fractional digits, ``Z``."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_stamp(text: str) -> datetime:
@@ -72,8 +72,7 @@ def _clone(value: Any) -> Any:
 
 def random_hex(random: Random, digits: int) -> str:
     """Make a string of random hexadecimal digits, two for each call of ``random``."""
-    text = "".join(f"{int(random() * 256):02x}" for _ in range((digits + 1) // 2))
-    return text[:digits]
+    return bytes([int(random() * 256) for _ in range((digits + 1) // 2)]).hex()[:digits]
 
 
 def make_uid(random: Random) -> str:

@@ -91,7 +91,10 @@ class State:
         return f"<State at {self.version}: {sizes}>"
 
     def _table(self, name: str) -> _Table:
-        return self._tables.setdefault(name, _Table(self._limit))
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = _Table(self._limit)
+        return table
 
     def get(self, table: str, namespace: str, name: str) -> Object | None:
         """Give a copy of one object, or None. ``namespace`` is ``""`` for what lives outside of them."""

@@ -16,7 +16,7 @@ class Call(DelayedCall):
     """
     A call that is to come.
 
-    :ivar owner: the reactor of the process that made it; None for everybody else's.
+    :ivar owner: the host of the process that made it; None for everybody else's.
     """
 
     owner: Any = None
@@ -45,14 +45,13 @@ class VirtualTime(Clock):
     """
     A Clock that jumps from call to call. Calls of the same moment come in the order they were made.
 
-    :ivar is_moot: says whether a call that is due need not be carried out any more; it then stays as it is.
+    A call whose owner is dead when it is due is not carried out, and stays as it is.
 
     Where ``Clock`` sorts all its calls each time one is made, this one keeps a heap.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_moot: Callable[[Any], bool] = lambda call: False
         self._heap: list[tuple[float, int, Call]] = []
         self._numbers = count()
 
@@ -93,7 +92,7 @@ class VirtualTime(Clock):
         """Go to the next call's moment and carry it out. Only right after :meth:`next_s` has found it."""
         due_s, _, call = heapq.heappop(self._heap)
         self.rightNow = max(self.rightNow, due_s)
-        if self.is_moot(call):
+        if call.owner is not None and not call.owner.alive:
             return
         call.called = 1
         call.func(*call.args, **call.kw)

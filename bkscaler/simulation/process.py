@@ -54,13 +54,13 @@ class SimulatedReactor:
     ) -> IDelayedCall:
         """Schedule a call; a process that is dead does nothing any more."""
         call = self._clock.callLater(delay, callable, *args, **kw)
-        call.owner = self
+        call.owner = self.host
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
         """List what this process has scheduled."""
         calls: list[Any] = self._clock.getDelayedCalls()
-        return [call for call in calls if call.owner is self]
+        return [call for call in calls if call.owner is self.host]
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: object = None
@@ -106,12 +106,6 @@ class _Resolver:
         resolutionReceiver.addressResolved(IPv4Address("TCP", hostName, portNumber))
         resolutionReceiver.resolutionComplete()
         return self
-
-
-def of_a_dead_process(call: Any) -> bool:
-    """Tell whether a delayed call was made by a process that is dead."""
-    owner = call.owner
-    return owner is not None and not owner.host.alive
 
 
 class Process(Host):
