@@ -149,6 +149,11 @@ class Client(Protocol):
         self.lost = reason
         self.on_end(self)
 
+    def forget(self) -> None:
+        """Drop what was sent and what has come back, which is a third of what a world leaves behind."""
+        self.sent.clear()
+        self.received.clear()
+
     @property
     def was_reset(self) -> bool:
         """Whether the connection was reset by somebody else."""

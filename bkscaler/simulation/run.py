@@ -60,6 +60,8 @@ class Run:
         finally:
             globalLogPublisher.removeObserver(self.world)
             self.world.cluster.stop()
+            for client in self.world.clients.values():
+                client.forget()
         return Result(
             plan=self.plan,
             failures=self.judge.failures,

@@ -12,6 +12,7 @@ import gc
 from functools import lru_cache
 from typing import Any
 
+import hyperlink._url
 from hyperlink import URL
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.logger import ILogObserver, LogEvent, globalLogBeginner
@@ -30,6 +31,7 @@ STATIC: tuple[tuple[Any, str], ...] = (
     (HostnameEndpoint, "_hostAsBytesAndText"),
 )
 ORDINARY: tuple[tuple[Any, str], ...] = (
+    (hyperlink._url, "idna_encode"),
     (URL, "to_uri"),
     (URL, "to_text"),
     (http_headers, "_sanitizeLinearWhitespace"),
