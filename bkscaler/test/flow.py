@@ -118,9 +118,10 @@ class FlowTransport:
         if self.unsent and not self.peer.connected:
             self._be_refused()
             return
-        count = max(0, WINDOW_BYTES - len(self.peer.arrived))
-        self.peer.arrived += self.unsent[:count]
-        del self.unsent[:count]
+        if self.unsent:
+            count = max(0, WINDOW_BYTES - len(self.peer.arrived))
+            self.peer.arrived += self.unsent[:count]
+            del self.unsent[:count]
         self.peer._soon(self.peer._read)
         if self.unsent:
             return
