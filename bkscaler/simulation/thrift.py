@@ -62,11 +62,8 @@ def _drop(event: LogEvent) -> None:
 
 
 def _keep_answers() -> None:
-    for owner, name in STATIC:
-        setattr(owner, name, staticmethod(_kept(getattr(owner, name))))
-    for owner, name in ORDINARY:
-        setattr(owner, name, _kept(getattr(owner, name)))
-
-
-def _kept(function: Any) -> Any:
-    return lru_cache(KEPT)(function)
+    """Keep those that this version of the libraries has: some names are their own business."""
+    for names, wrap in ((STATIC, staticmethod), (ORDINARY, lambda function: function)):
+        for owner, name in names:
+            if hasattr(owner, name):
+                setattr(owner, name, wrap(lru_cache(KEPT)(getattr(owner, name))))
