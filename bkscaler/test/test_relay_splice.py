@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import random
 import resource
 import select
+from errno import EMFILE, ENFILE
+from itertools import count
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from bkscaler.relay.pair import End
+from bkscaler.relay.bare import bare_leg
+from bkscaler.relay.flow import SHARE_BYTES
+from bkscaler.relay.leg import Parked
 from bkscaler.relay.pipes import KEPT_COUNT, LARGE_BYTES, PipePool
 from bkscaler.relay.poller import TURN_S, Poller
-from bkscaler.relay.splice import CAN_SPLICE
-from bkscaler.test.test_relay import SpliceWorld
-
-
-def descriptors() -> set[str]:
-    """List what this process has open."""
-    return set(os.listdir("/proc/self/fd"))
+from bkscaler.relay.splice import CAN_SPLICE, SpliceRelay, SpliceWorks
+from bkscaler.relay.stalls import Stalls
+from bkscaler.test.relay_worlds import SpliceWorld, descriptors
+from bkscaler.test.test_relay_sockets import socket_pair
 
 
 class PipePoolTests(SynchronousTestCase):
@@ -81,15 +85,17 @@ class PipePoolTests(SynchronousTestCase):
         pool.discard(pipe)
 
     def test_no_descriptors(self):
-        """Without descriptors there is no pipe, and no error."""
-        pool = self.pool()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        try:
-            pipe = pool.borrow()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        self.assertIsNone(pipe)
+        """When the process or the system has no descriptors left there is no pipe, and no error."""
+        pool, make = self.pool(), os.pipe2
+        for number in (EMFILE, ENFILE):
+
+            def refuse(flags, number=number):
+                raise OSError(number, os.strerror(number))
+
+            self.patch(os, "pipe2", refuse)
+            self.assertIsNone(pool.borrow())
+        self.patch(os, "pipe2", make)
+        pool.give_back(pool.borrow())
 
 
 class PlayedReactor:
@@ -170,16 +176,80 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual("".join(order), "abcabcabcab")
 
 
-class LimitedWorld(SpliceWorld):
-    """A world with a pool of its own."""
+class PlayedRelay:
+    """
+    A relay without transports, and both its peers, which are sockets that do not block.
 
-    def __init__(self, reactor, pipes):
-        super().__init__(reactor)
-        self.pipes = pipes
+    :param poller: tells of its sockets.
+    :param works: what all relays share.
+    """
+
+    def __init__(self, works):
+        self.peers, legs = [], []
+        for _ in range(2):
+            ours, peer = socket_pair()
+            for each in (ours, peer):
+                each.setblocking(False)
+            self.peers.append(peer)
+            legs.append(bare_leg(ours, Parked()))
+        self.relay = SpliceRelay(*legs, works)
+        self.relay.start(b"")
+
+    def fill(self):
+        """Send as much as is taken."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.peers[0].send(bytes(1 << 20))
+
+    def drain(self):
+        """Read everything; say how much it was."""
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                count += len(self.peers[1].recv(1 << 22))
+        return count
+
+    def close(self):
+        """End it."""
+        self.relay.cut()
+        for peer in self.peers:
+            peer.close()
 
 
-class SpliceTests(TestCase):
-    """The relay on loopback."""
+class ShareTests(SynchronousTestCase):
+    """How much is done before everybody else has had a chance."""
+
+    if not CAN_SPLICE:
+        skip = "this system has no splice"
+
+    def test_a_bulk_transfer_and_others(self):
+        """In one round a bulk transfer moves a share at most, and everybody else's byte is moved as well."""
+        reactor = PlayedReactor()
+        reactor.seconds = count(0, TURN_S).__next__  # each round is as long as a turn may be
+        poller, pipes = Poller(reactor), PipePool()
+        works = SpliceWorks(poller=poller, pipes=pipes, stalls=Stalls(Clock()))
+        bulk, *others = [PlayedRelay(works) for _ in range(4)]
+        moved = []
+        for _ in range(30):
+            bulk.fill()
+            for other in others:
+                other.peers[0].send(b"x")
+            before = bulk.relay.bytes_up
+            poller.doRead()
+            moved.append(bulk.relay.bytes_up - before)
+            self.assertEqual([other.drain() for other in others], [1, 1, 1])
+            bulk.drain()
+        for each in (bulk, *others):
+            each.close()
+        pipes.close()
+        poller.close()
+        self.assertLess(max(moved), 4 * SHARE_BYTES)  # one for the event, one in turn, and a pipe for each
+        self.assertGreater(max(moved), SHARE_BYTES // 2)
+        self.assertEqual(len(pipes), 0)
+
+
+class ScarcityTests(TestCase):
+    """What the relay does on loopback when pipes are scarce."""
 
     if not CAN_SPLICE:
         skip = "this system has no splice"
@@ -189,138 +259,81 @@ class SpliceTests(TestCase):
         return Deferred.fromCoroutine(self._in_world(scenario, PipePool(**limits)))
 
     async def _in_world(self, scenario, pipes):
-        from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
-
-        world = LimitedWorld(reactor, pipes)
+        world = SpliceWorld(pipes)
         await world.open()
+        world.start()
         try:
             await scenario(world)
         finally:
             await world.close()
 
+    async def moves(self, world):
+        """See that a lot arrives unchanged."""
+        data = random.Random(10).randbytes(5_000_000)
+        world.client.send(data)
+        await world.until(lambda: len(world.builder.received) == len(data))
+        self.assertTrue(world.builder.received == data)
+
     def test_without_pipes(self):
         """When no pipe can be had, bytes are copied: the client never notices."""
-
-        async def scenario(world):
-            data = os.urandom(5_000_000)
-            world.relay.start(b"")
-            world.client.send(data)
-            await world.until(lambda: len(world.builder.received) == len(data))
-            self.assertEqual(bytes(world.builder.received), data)
-
-        return self.in_world(scenario, limit_count=0)
+        return self.in_world(self.moves, limit_count=0)
 
     def test_small_pipes(self):
         """With small pipes everything arrives as well."""
+        return self.in_world(self.moves, large_count=0)
+
+    def test_descriptors_run_out(self):
+        """When there are no descriptors left bytes are copied, and when there are some again, spliced."""
 
         async def scenario(world):
-            data = os.urandom(5_000_000)
-            world.relay.start(b"")
-            world.builder.send(data)
-            await world.until(lambda: len(world.client.received) == len(data))
-            self.assertEqual(bytes(world.client.received), data)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                await self.moves(world)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.assertEqual(len(world.pipes), 0)
+            world.builder.send(bytes(5_000_000))
+            await world.until(lambda: len(world.client.received) == 5_000_000)
+            self.assertEqual(len(world.pipes), 1)
 
-        return self.in_world(scenario, large_count=0)
+        return self.in_world(scenario)
 
     def test_idle_owns_nothing(self):
         """A connection with nothing in flight owns no pipe, whatever it has moved before."""
 
         async def scenario(world):
-            world.relay.start(b"")
-            world.client.send(b"x" * 10_000_000)
-            await world.until(lambda: len(world.builder.received) == 10_000_000)
-            self.assertIsNone(world.relay._up._pipe)
+            await self.moves(world)
+            self.assertEqual(len(world.pipes), 1)
+            world.pipes.close()  # those that are not lent
+            self.assertEqual(len(world.pipes), 0)
 
         return self.in_world(scenario)
 
-    def test_bytes_written_before(self):
-        """What was still in a transport's buffer when it was joined comes before what the relay sends."""
-
-        async def scenario(world):
-            world.client.transport.pauseProducing()
-            world.legs[0].write(b"1" * 9_000_000)
-            world.relay.start(b"up", b"2" * 100)
-            world.client.transport.resumeProducing()
-            await world.until(lambda: len(world.client.received) == 9_000_100)
-            self.assertEqual(bytes(world.client.received[8_999_999:]), b"1" + b"2" * 100)
-            await world.until(lambda: bytes(world.builder.received) == b"up")
-
-        return self.in_world(scenario)
-
-    def test_lost_before_it_was_flushed(self):
-        """A client that is lost while its transport is being flushed ends the relay."""
-
-        async def scenario(world):
-            ends = []
-            world.relay.ended.addCallback(ends.append)
-            world.client.transport.pauseProducing()
-            world.legs[0].write(b"1" * 9_000_000)
-            world.relay.start(b"")
-            world.client.reset()
-            await world.until(lambda: ends and world.builder.lost)
-            self.assertEqual(ends, [End.CLIENT_LOST])
-
-        return self.in_world(scenario)
-
-    def test_many_stalled_readers(self):
-        """Readers that stall in great number, beyond the pipes there are, lose nothing and block nobody."""
+    def test_more_stalled_readers_than_pipes(self):
+        """Readers that stall beyond the pipes there are keep within them, lose nothing and block nobody."""
 
         async def many():
-            from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
-
-            pipes = PipePool(large_count=2, limit_count=8)
-            worlds = [LimitedWorld(reactor, pipes) for _ in range(30)]
+            pipes = PipePool(large_count=1, limit_count=4)
+            worlds = [SpliceWorld(pipes) for _ in range(12)]
             for world in worlds:
                 await world.open()
                 world.builder.transport.pauseProducing()
-                world.relay.start(b"")
+                world.start()
                 world.client.send(b"x" * 8_000_000)
             try:
-                await worlds[-1].until(lambda: all(world.relay._up.stuck for world in worlds))
-                self.assertLessEqual(len(pipes), 8)
+                for world in worlds:
+                    await world.until_stalled(world.client)
+                self.assertEqual(len(pipes), 4)
                 worlds[0].builder.send(b"y" * 100_000)
                 await worlds[0].until(lambda: len(worlds[0].client.received) == 100_000)
                 for world in worlds:
                     world.builder.transport.resumeProducing()
                 await worlds[-1].until(lambda: all(len(w.builder.received) == 8_000_000 for w in worlds))
+                pipes.close()
+                self.assertEqual(len(pipes), 0)
             finally:
                 for world in worlds:
-                    await world.disconnect()
-            pipes.close()
-            self.assertEqual(len(pipes), 0)
+                    await world.close()
 
         return Deferred.fromCoroutine(many())
-
-    def test_nothing_is_left(self):
-        """A few hundred connections, ended in every way, leave no descriptor and no delayed call behind."""
-
-        async def many():
-            from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
-
-            for number in range(100):
-                world = SpliceWorld(reactor)
-                await world.open()
-                ends = []
-                world.relay.ended.addCallback(ends.append)
-                world.relay.start(b"early")
-                end = number % 4
-                if end == 0:
-                    world.client.finish()
-                    world.builder.finish()
-                elif end == 1:
-                    world.client.reset()
-                elif end == 2:
-                    world.client.send(b"x" * 500_000)
-                    world.builder.reset()
-                else:
-                    world.relay.cut()
-                await world.until(lambda ends=ends: ends)
-                await world.close()
-
-        async def twice():
-            await many()  # what the reactor opens for itself, once and for all, is open now
-            before = descriptors()
-            await many()
-            self.assertEqual(descriptors(), before)
-
-        return Deferred.fromCoroutine(twice())
