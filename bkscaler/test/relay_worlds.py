@@ -106,12 +106,17 @@ class MemoryWorld:
 
 
 class SocketWorld:
-    """On loopback, with the relay that copies. See :class:`MemoryWorld`."""
+    """
+    On loopback, with the relay that copies. See :class:`MemoryWorld`.
+
+    :param pipes: shared with other worlds, and closed by the test; None is a pool of its own.
+    """
 
     def __init__(self, pipes: PipePool | None = None) -> None:
         self.poller = Poller(reactor)
         self.stalls = Stalls(reactor)
         self.pipes = PipePool() if pipes is None else pipes
+        self._own_pipes = pipes is None
 
     async def open(self) -> None:
         """Connect everybody."""
@@ -182,15 +187,17 @@ class SocketWorld:
         return bool(readable and not writable)
 
     async def close(self) -> None:
-        """End what is left, and see that no pipe is lent any more."""
+        """End what is left, and see that no pipe is lent and no socket listened to any more."""
         self.relay.cut()
         for peer in (self.client, self.builder):
             if peer.lost is None:
                 peer.transport.abortConnection()
         await self.until(lambda: self.client.lost and self.builder.lost and self.relay.ended.called)
+        assert repr(self.poller) == "<Poller of 0>", repr(self.poller)
         self.poller.close()
-        self.pipes.close()
-        assert not len(self.pipes), repr(self.pipes)
+        if self._own_pipes:
+            self.pipes.close()
+            assert not len(self.pipes), repr(self.pipes)
 
 
 class SpliceWorld(SocketWorld):

@@ -7,8 +7,15 @@ the connection is left.
 
 from __future__ import annotations
 
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from bkscaler.relay.bare import BareTransport
+from bkscaler.relay.leg import Parked
 from bkscaler.relay.pair import End
-from bkscaler.test.relay_worlds import BareCase, CopyCase, MemoryCase, SpliceCase
+from bkscaler.test.relay_worlds import BareCase, CopyCase, CountedLeg, MemoryCase, SpliceCase
+from bkscaler.test.test_relay_sockets import socket_pair
 
 
 def ends_of(world):
@@ -299,3 +306,24 @@ class SpliceRelayTests(EndsContract, SpliceCase):
 
 class BareRelayTests(EndsContract, BareCase):
     """On loopback, with the relay that splices, and no transports."""
+
+
+class BareTransportTests(SynchronousTestCase):
+    """A socket without a transport of Twisted's."""
+
+    def test_told_once(self):
+        """It closes and tells its leg once, however often and in whichever ways it is ended."""
+        for first in ("close", "abort"):
+            ours, peer = socket_pair()
+            self.addCleanup(peer.close)
+            leg = CountedLeg(Parked())
+            transport = BareTransport(ours, leg)
+            ways = {
+                "close": lambda transport=transport: transport.connectionLost(Failure(ConnectionDone())),
+                "abort": transport.abortConnection,
+            }
+            ways[first]()
+            self.assertEqual((leg.losses, leg.is_lost, ours.fileno()), (1, True, -1))
+            for way in ways.values():
+                way()
+            self.assertEqual(leg.losses, 1)

@@ -8,6 +8,8 @@ import os
 import random
 import resource
 import select
+import socket
+import struct
 from errno import EMFILE, ENFILE
 from itertools import count
 
@@ -18,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from bkscaler.relay.bare import bare_leg
 from bkscaler.relay.flow import SHARE_BYTES
 from bkscaler.relay.leg import Parked
+from bkscaler.relay.pair import End
 from bkscaler.relay.pipes import KEPT_COUNT, LARGE_BYTES, PipePool
 from bkscaler.relay.poller import TURN_S, Poller
 from bkscaler.relay.splice import CAN_SPLICE, SpliceRelay, SpliceWorks
@@ -176,16 +179,23 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual("".join(order), "abcabcabcab")
 
 
+def reset(peer):
+    """Reset a connection."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
 class PlayedRelay:
     """
     A relay without transports, and both its peers, which are sockets that do not block.
 
-    :param poller: tells of its sockets.
     :param works: what all relays share.
+    :ivar peers: the client and the builder.
+    :ivar ends: how it has ended.
     """
 
     def __init__(self, works):
-        self.peers, legs = [], []
+        self.peers, self.ends, legs = [], [], []
         for _ in range(2):
             ours, peer = socket_pair()
             for each in (ours, peer):
@@ -193,21 +203,24 @@ class PlayedRelay:
             self.peers.append(peer)
             legs.append(bare_leg(ours, Parked()))
         self.relay = SpliceRelay(*legs, works)
+        self.relay.ended.addCallback(self.ends.append)
         self.relay.start(b"")
 
     def fill(self):
-        """Send as much as is taken."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self.peers[0].send(bytes(1 << 20))
-
-    def drain(self):
-        """Read everything; say how much it was."""
+        """Send as many null bytes as are taken; say how many."""
         count = 0
         with contextlib.suppress(BlockingIOError):
             while True:
-                count += len(self.peers[1].recv(1 << 22))
+                count += self.peers[0].send(bytes(1 << 20))
         return count
+
+    def drain(self):
+        """Read everything that has come."""
+        data = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data += self.peers[1].recv(1 << 22)
+        return data
 
     def close(self):
         """End it."""
@@ -237,7 +250,7 @@ class ShareTests(SynchronousTestCase):
             before = bulk.relay.bytes_up
             poller.doRead()
             moved.append(bulk.relay.bytes_up - before)
-            self.assertEqual([other.drain() for other in others], [1, 1, 1])
+            self.assertEqual([other.drain() for other in others], [b"x"] * 3)
             bulk.drain()
         for each in (bulk, *others):
             each.close()
@@ -246,6 +259,79 @@ class ShareTests(SynchronousTestCase):
         self.assertLess(max(moved), 4 * SHARE_BYTES)  # one for the event, one in turn, and a pipe for each
         self.assertGreater(max(moved), SHARE_BYTES // 2)
         self.assertEqual(len(pipes), 0)
+
+
+    def test_what_is_kept_is_not_mixed(self):
+        """What a connection without a pipe keeps for its reader is its own, whatever others move meanwhile."""
+        poller, pipes = Poller(PlayedReactor()), PipePool(limit_count=0)
+        works = SpliceWorks(poller=poller, pipes=pipes, stalls=Stalls(Clock()))
+        stalled, other = PlayedRelay(works), PlayedRelay(works)
+        sent = 0
+        while more := stalled.fill():
+            sent += more
+            poller.doRead()
+        other.peers[0].send(b"x" * 60_000)
+        poller.doRead()
+        self.assertEqual(other.drain(), b"x" * 60_000)
+        received = bytearray()
+        while more := stalled.drain():
+            received += more
+            poller.doRead()
+        for each in (stalled, other):
+            each.close()
+        poller.close()
+        self.assertTrue(received == bytes(sent))
+
+
+class RaceTests(SynchronousTestCase):
+    """What happens to a connection between the poller's look at it and the relay's."""
+
+    if not CAN_SPLICE:
+        skip = "this system has no splice"
+
+    def lose(self, peer, *, sent, finished=False):
+        """
+        Have one side reset its connection when the relay is about to be told of the client's bytes.
+
+        :param peer: 0 for the client, 1 for the builder.
+        :param sent: how many bytes the client has sent.
+        :param finished: whether that side has finished before, and the relay knows it.
+        :returns: how the relay has ended.
+        """
+        reactor = PlayedReactor()
+        poller, pipes = Poller(reactor), PipePool()
+        played = PlayedRelay(SpliceWorks(poller=poller, pipes=pipes, stalls=Stalls(Clock())))
+        if finished:
+            played.peers[peer].shutdown(socket.SHUT_WR)
+            poller.doRead()
+        read_end, write_end = os.pipe()
+        poller.register(read_end, select.EPOLLIN, lambda _: reset(played.peers[peer]))
+        os.write(write_end, b"now")  # told first, as it is so first
+        played.peers[0].send(bytes(sent))
+        poller.doRead()
+        reactor.turn()
+        for descriptor in (read_end, write_end):
+            os.close(descriptor)
+        played.close()
+        pipes.close()
+        poller.close()
+        self.assertEqual(len(pipes), 0)
+        return played.ends
+
+    def test_reading_from_one_that_was_reset(self):
+        """A reset that shows itself when bytes are read is the client's."""
+        self.assertEqual(self.lose(0, sent=1), [End.CLIENT_LOST])
+        self.assertEqual(self.lose(0, sent=100_000), [End.CLIENT_LOST])
+
+    def test_writing_to_one_that_was_reset(self):
+        """A reset that shows itself when bytes are written (ECONNRESET) is the builder's."""
+        self.assertEqual(self.lose(1, sent=1), [End.BUILDER_LOST])
+        self.assertEqual(self.lose(1, sent=100_000), [End.BUILDER_LOST])
+
+    def test_broken_pipe(self):
+        """So is one of a builder that had finished before (EPIPE)."""
+        self.assertEqual(self.lose(1, sent=1, finished=True), [End.BUILDER_LOST])
+        self.assertEqual(self.lose(1, sent=100_000, finished=True), [End.BUILDER_LOST])
 
 
 class ScarcityTests(TestCase):
@@ -266,6 +352,8 @@ class ScarcityTests(TestCase):
             await scenario(world)
         finally:
             await world.close()
+            pipes.close()
+        self.assertEqual(len(pipes), 0)
 
     async def moves(self, world):
         """See that a lot arrives unchanged."""
@@ -309,6 +397,30 @@ class ScarcityTests(TestCase):
             self.assertEqual(len(world.pipes), 0)
 
         return self.in_world(scenario)
+
+    def test_what_was_in_flight_reaches_nobody(self):
+        """Bytes that were in a pipe when their connection was lost are not given to the next one."""
+
+        async def one_by_one():
+            pipes = PipePool(limit_count=1)
+            for stalls in (True, False):
+                world = SpliceWorld(pipes)
+                await world.open()
+                world.start()
+                if stalls:
+                    world.builder.transport.pauseProducing()
+                    world.client.send(b"secret" * 4_000_000)
+                    await world.until_stalled(world.client)
+                    self.assertEqual(len(pipes), 1)
+                    world.builder.reset()
+                    await world.until(lambda world=world: world.client.lost)
+                else:
+                    await self.moves(world)
+                    self.assertEqual(len(pipes), 1)
+                await world.close()
+            pipes.close()
+
+        return Deferred.fromCoroutine(one_by_one())
 
     def test_more_stalled_readers_than_pipes(self):
         """Readers that stall beyond the pipes there are keep within them, lose nothing and block nobody."""
