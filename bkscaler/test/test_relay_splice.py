@@ -262,7 +262,7 @@ class ShareTests(SynchronousTestCase):
 
 
     def test_what_is_kept_is_not_mixed(self):
-        """What a connection without a pipe keeps for its reader is its own, whatever others move meanwhile."""
+        """What a connection without a pipe keeps for its reader is its own, whatever others move."""
         poller, pipes = Poller(PlayedReactor()), PipePool(limit_count=0)
         works = SpliceWorks(poller=poller, pipes=pipes, stalls=Stalls(Clock()))
         stalled, other = PlayedRelay(works), PlayedRelay(works)
