@@ -260,7 +260,6 @@ class ShareTests(SynchronousTestCase):
         self.assertGreater(max(moved), SHARE_BYTES // 2)
         self.assertEqual(len(pipes), 0)
 
-
     def test_what_is_kept_is_not_mixed(self):
         """What a connection without a pipe keeps for its reader is its own, whatever others move."""
         poller, pipes = Poller(PlayedReactor()), PipePool(limit_count=0)
