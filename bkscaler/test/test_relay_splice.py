@@ -73,6 +73,19 @@ class PipePoolTests(SynchronousTestCase):
         self.assertEqual(pipe.size_bytes, LARGE_BYTES)
         pool.give_back(pipe)
 
+    def test_few_descriptors(self):
+        """Where descriptors are few there are few pipes, so that three in four are left to connections."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (80, hard))
+        try:
+            pool = PipePool()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        pipes = [pool.borrow() for _ in range(11)]
+        self.assertEqual([pipe is None for pipe in pipes], [False] * 10 + [True])
+        for pipe in pipes[:10]:
+            pool.discard(pipe)
+
     def test_size_refused(self):
         """Where the system refuses the size, the pipe is as large as it is."""
 
