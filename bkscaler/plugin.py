@@ -192,7 +192,7 @@ def compose(options: Options, outside: Outside) -> MultiService:
         recorder.metrics.read_from(sources)
         site = AdminSite(missing=sources.missing, status=status.take, recorder=recorder, reactor=reactor)
         parts.insert(0, Listener(reactor, "admin-addr", settings.admin_addr, site))
-    return _together(parts, options)
+    return _together(parts, options, reactor)
 
 
 def _settle_memory() -> None:
@@ -250,11 +250,11 @@ def _client(options: Options, outside: Outside, on_response: OnResponse | None =
     )
 
 
-def _together(parts: list[Any], options: Options) -> MultiService:
+def _together(parts: list[Any], options: Options, reactor: Any) -> MultiService:
     """Put the parts under one parent, in the order they are started."""
     settings = options.settings
     twistd = getattr(options, "parent", None)
-    parent = Parts(logs.observer_for_twistd(settings.log_format, settings.log_level, twistd))
+    parent = Parts(logs.observer_for_twistd(settings.log_format, settings.log_level, twistd, reactor))
     for part in parts:
         part.setServiceParent(parent)
     Logger("bkscaler.plugin").info(

@@ -157,8 +157,13 @@ async def kept(load: Load, spot: Spot) -> Values:
 
 
 async def fresh(load: Load, spot: Spot) -> Values:
-    """Make each small request on a connection of its own."""
-    said, cpu_us = await _wrk(load, spot, "--header", "Connection: close")
+    """Make each small request on a connection of its own; another one stays, so that there is always one."""
+    staying = load.keep("hold", spot.host, str(spot.port), "1")
+    try:
+        await staying.said("holding")
+        said, cpu_us = await _wrk(load, spot, "--header", "Connection: close")
+    finally:
+        await staying.end()
     values = {"fresh p50": said["p50_us"]}
     return {**values, "fresh cpu": cpu_us} if spot.usage else values
 
