@@ -213,8 +213,8 @@ class BareWorld(SocketWorld):
 
     def __init__(self, pipes: PipePool | None = None) -> None:
         super().__init__(pipes)
-        self._registered: dict[Leg, Registration] = {}
-        self._told: dict[Leg, int] = {}
+        self._registered: list[Registration] = []
+        self._told = [0, 0]
 
     async def connect(self) -> tuple[Peer, CountedLeg]:
         """Make a peer and a leg."""
@@ -229,22 +229,21 @@ class BareWorld(SocketWorld):
 
     def join(self, client: Leg, builder: Leg) -> Any:
         """Listen to both, and make the relay."""
-        for leg in (client, builder):
-            self._told[leg] = 0
+        for number, leg in enumerate((client, builder)):
             descriptor = leg.transport.getHandle().fileno()
-            self._registered[leg] = self.poller.register(descriptor, EVENTS, self._listener(leg))
+            self._registered.append(self.poller.register(descriptor, EVENTS, self._listener(number)))
         return SpliceRelay(client, builder, self.works(), self._registered)
 
     def start(self, early: bytes = b"", greeting: bytes = b"") -> None:
         """Start the relay, and tell it what was told before."""
         self.relay.start(early, greeting)
-        for leg, events in self._told.items():
+        for leg, registration, events in zip(self.legs, self._registered, self._told, strict=True):
             if events and not leg.is_lost:
-                self._registered[leg].on_events(events)
+                registration.on_events(events)
 
-    def _listener(self, leg: Leg) -> Any:
+    def _listener(self, number: int) -> Any:
         def heard(events: int) -> None:
-            self._told[leg] |= events
+            self._told[number] |= events
 
         return heard
 
