@@ -2,8 +2,8 @@
 TCP in memory, for tests of what is built on it: windows, pausing, half-close and resets, on a clock.
 
 :func:`connected` joins two protocols by two :class:`FlowTransport`, which behave as Twisted's do on a real
-socket; ``test_relay`` holds the double and real sockets to the same tests. Nothing happens inside a
-call: bytes and ends travel when the clock is advanced.
+socket; ``test_relay`` and ``test_relay_ends`` hold the double and real sockets to the same tests. Nothing
+happens inside a call: bytes and ends travel when the clock is advanced.
 """
 
 from __future__ import annotations

@@ -239,23 +239,28 @@ class StraightTests(ShortcutCase):
         return self.run_in(scenario)
 
     def test_nothing_is_left(self):
-        """After many connections no descriptor and no demand is left."""
+        """After a thousand connections no descriptor, no demand and no delayed call is left."""
 
         async def come_and_go(proxy, count):
-            for _ in range(count):
-                client = Client(proxy.port, b"hello")
-                await proxy.until(lambda client=client: client.hears(ANSWER + b"hello"))
+            clients = [Client(proxy.port, b"hello") for _ in range(count)]
+            await proxy.until(lambda: all(client.hears(ANSWER + b"hello") for client in clients))
+            for client in clients:
                 client.socket.close()
             await proxy.when_over()
             await proxy.until(lambda: not any(each.transport.connected for each in self.builders.alive))
+            self.builders.alive.clear()
             return set(os.listdir("/proc/self/fd"))
 
         async def scenario(proxy):
             proxy.wake()
+            await proxy.time.passing(0.1)
+            idle = len(reactor.getDelayedCalls())
             before = await come_and_go(proxy, 2)
-            self.assertEqual(await come_and_go(proxy, 100), before)
+            for _ in range(20):
+                self.assertEqual(await come_and_go(proxy, 50), before)
             self.assertEqual(proxy.capacity.holds, [])
-            self.assertEqual(proxy.outcomes, [Outcome.COMPLETED] * 102)
+            self.assertEqual(proxy.outcomes, [Outcome.COMPLETED] * 1002)
+            await proxy.until(lambda: len(reactor.getDelayedCalls()) == idle)
 
         return self.run_in(scenario)
 
