@@ -28,7 +28,7 @@ ROWS = """
 4  observability.wakes|words <- observability.history|metrics <- observability.recorder
       <- observability.status <- observability.drawing <- observability.page <- observability.site
    examination <- doctor
-5  services   outside
+5  services   outside   resources
 6  plugin
 7  demo.timeline|children|clients|running <- demo.watching <- demo.stage <- demo.story <- demo.__main__
 8  bench.tools|usage <- bench.peers <- bench.backend|table <- bench.field <- bench.measures <- bench.course
