@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1]
 ROWS = """
 1  errors   model   backoff   durations <- readers   timers   commandline
 2  config   shutdown   observability.outcomes|lines|markup <- observability.logs
-   kube.fields|versions|tls|body <- kube.failures|wire|auth|kubefile <- kube.kubeconfig|execplugin
+   kube.fields|versions|tls|body <- kube.behind|failures|wire|auth|kubefile <- kube.kubeconfig|execplugin
       <- kube.client <- kube.watch|statefulset|rights <- kube.pods|permissions <- kube.diagnosis
       <- kube.store <- kube.cluster|events
    scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests|telling
