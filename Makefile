@@ -1,6 +1,7 @@
 # make demo     see it work, in about ten seconds
 # make sandbox  the same set-up, kept running to play with
 # make simulate many worlds on a virtual clock; SEEDS=1000 JOBS=2
+# make soak     minutes of clients and faults, on real sockets and in real time; MINUTES=5
 # make test     all tests          make lint    style and types
 # make wheel    build it, install it elsewhere, look whether it is all there
 # make bench    bkscaler and other proxies side by side; a few minutes, or BENCH=--quick
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 BENCH ?=
 
-.PHONY: demo sandbox bench simulate test lint wheel docs clean
+.PHONY: demo sandbox bench simulate soak test lint wheel docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -30,6 +31,11 @@ JOBS ?= 2
 
 simulate: $(VENV)/.installed
 	@$(BIN)/python -m bkscaler.simulation --seeds $(SEEDS) --jobs $(JOBS)
+
+MINUTES ?= 5
+
+soak: $(VENV)/.installed
+	@$(BIN)/python -m bkscaler.soak --minutes $(MINUTES)
 
 test: $(VENV)/.testable
 	$(BIN)/python -m twisted.trial bkscaler

@@ -36,7 +36,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 # A session of its own keeps the terminal's Ctrl-C from the children: the demo alone decides when they end.
 # prctl(PR_SET_PDEATHSIG, SIGTERM) ends them should the demo be killed and have no time to do so.
-_LAUNCH = (sys.executable, "-I", "-S", "-c", _LAUNCHER)
+LAUNCH = (sys.executable, "-I", "-S", "-c", _LAUNCHER)
+"""What a child is started by: the program, by its full path, and its arguments follow."""
 
 
 class ChildEnded(BkscalerError):
@@ -74,7 +75,7 @@ class Child(ProcessProtocol):
         """
         child = cls(name, reactor)
         reactor.spawnProcess(
-            child, _LAUNCH[0], [*_LAUNCH, *words], env=dict(environ), childFDs={0: "w", 1: "r"}
+            child, LAUNCH[0], [*LAUNCH, *words], env=dict(environ), childFDs={0: "w", 1: "r"}
         )
         return child
 

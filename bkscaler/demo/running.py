@@ -1,6 +1,6 @@
 """
 Running an act under the reactor from beginning to end, whatever ends it. Imported by the programs that people
-start: the demo and the bench.
+start: the demo, the bench and the soak.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ T = TypeVar("T")
 ASK_EVERY_S = 0.05
 """Seconds between two questions to ``/readyz``."""
 ANSWER_LIMIT_S = 2.0
-_TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 _SANDBOX = (sys.executable, "-m", "bkscaler.sandbox")
 
 
@@ -169,7 +169,7 @@ class Stage:
         words = ["-n", "--pidfile=", "bkscaler", "--kubeconfig", self.kubeconfig]
         words += ["--listen-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]
         words += ["--idle-timeout", self.scene.idle_timeout, *self.scene.flags]
-        bkscaler = self._spawn("bkscaler", *_TWISTD, *words)
+        bkscaler = self._spawn("bkscaler", *TWISTD, *words)
         flags = ("listen-addr", "admin-addr")
         said = [bkscaler.said(rf"--{flag}: listening on .*port=(\d+)") for flag in flags]
         ports = await together(said)

@@ -49,6 +49,7 @@ class LocalProcess(ProcessProtocol):
     :param process: what it runs.
     :param events: hears of readiness and of the exit.
     :ivar ended: fires with None when the process is gone; never fails.
+    :ivar pid: its number; 0 before it has been started.
     """
 
     log = Logger()
@@ -60,14 +61,14 @@ class LocalProcess(ProcessProtocol):
         self._reactor = reactor
         self._probe_call: IDelayedCall | None = None
         self._alive = False
-        self._pid = 0
+        self.pid = 0
 
     def __repr__(self) -> str:
         return f"<LocalProcess {self.process.name} on {self.process.ip}:{self.process.port}>"
 
     def connectionMade(self) -> None:
         """Begin to probe."""
-        self._pid = getattr(self.transport, "pid", 0)
+        self.pid = getattr(self.transport, "pid", 0)
         self._alive = True
         self._probe_call = self._reactor.callLater(PROBE_EVERY_S, self._probe)
 
@@ -83,7 +84,7 @@ class LocalProcess(ProcessProtocol):
         """Kill what the process has left behind, as the end of a container does."""
         self._alive = False
         with suppress(ProcessLookupError):
-            os.killpg(self._pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
 
     def processEnded(self, reason: Failure) -> None:
         """Report the exit; 128 and more is a signal."""
@@ -98,10 +99,10 @@ class LocalProcess(ProcessProtocol):
         if not self._alive:
             return
         try:
-            os.killpg(self._pid, number)
+            os.killpg(self.pid, number)
         except ProcessLookupError:
             # It has not become the leader of its session yet.
-            os.kill(self._pid, number)
+            os.kill(self.pid, number)
 
     def _probe(self) -> None:
         endpoint = TCP4ClientEndpoint(
@@ -136,6 +137,11 @@ class LocalRunner:
         self._command = command
         self._addresses = Addresses(random)
         self._running: list[LocalProcess] = []
+
+    @property
+    def running(self) -> list[LocalProcess]:
+        """The processes that have not been reaped, oldest first."""
+        return list(self._running)
 
     def new_address(self) -> str:
         """Give an IP address that no pod has had."""

@@ -95,7 +95,7 @@ class Served(Protocol):
     def __init__(self, builder: Builder) -> None:
         self._builder = builder
         self._first = b""
-        self._calls: _Calls | None = None
+        self._calls: Calls | None = None
         builder.serving[self] = ""
 
     def connectionMade(self) -> None:
@@ -104,7 +104,7 @@ class Served(Protocol):
 
     def _greet(self) -> None:
         if self._calls is None and not self._first and self in self._builder.serving and self._builder.alive:
-            self._calls = _Calls(self._serve, self.transport)
+            self._calls = Calls(self._serve, self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         """Answer; find out who it is first."""
@@ -123,7 +123,7 @@ class Served(Protocol):
             self._serve(first[:TAG_BYTES].decode("latin-1"))
             self.transport.write(first)
         elif beginning == PREFACE:
-            self._calls = _Calls(self._serve, self.transport)
+            self._calls = Calls(self._serve, self.transport)
             self._calls.received(first)
 
     @property
@@ -148,7 +148,7 @@ class Served(Protocol):
         self._builder.serving.pop(self, None)
 
 
-class _Calls:
+class Calls:
     """The HTTP/2 side of a builder: each call's body is sent back when it is complete."""
 
     def __init__(self, serve: Callable[[str], None], transport: Any) -> None:

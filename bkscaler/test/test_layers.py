@@ -37,6 +37,9 @@ ROWS = """
 9  simulation.clock|links <- simulation.network <- simulation.builders|process <- simulation.clients|apiserver
       <- simulation.truth|world <- simulation.reasons|bounds <- simulation.judge
 10 simulation.acts <- simulation.plan <- simulation.run|thrift <- simulation.mutants|__main__
+11 soak.views|errands|journal|troubles|gate|program|rests <- soak.clients|reasons <- soak.ledger|crowd|stage
+      <- soak.judge <- soak.faults <- soak.course <- soak.report <- soak.__main__
+   soak.builder.__main__
 """
 """
 A module may import what stands in a row above it. Within a row, things three spaces apart do not know each
@@ -46,7 +49,7 @@ APART = {"kube", "scaling", "frontend", "relay"}
 """Rooms that do not import each other; each states what it needs, and the plugin joins them."""
 EXCEPT = {("frontend", "relay")}
 FOR_SANDBOX = 1
-"""The sandbox imports this row only, and only the demo, the simulation and tests import the sandbox."""
+"""The sandbox imports this row only, and only the demo, the simulation, the soak and tests import it."""
 
 
 def places() -> dict[str, tuple[int, int, int]]:
@@ -155,7 +158,7 @@ class LayersTests(SynchronousTestCase):
                 inside, target_inside = name.startswith("sandbox."), other.startswith("sandbox.")
                 if inside and not target_inside and self.places[other][0] != FOR_SANDBOX:
                     wrong.append(f"{name} imports {other}")
-                if target_inside and not inside and not name.startswith(("demo.", "simulation.")):
+                if target_inside and not inside and not name.startswith(("demo.", "simulation.", "soak.")):
                     wrong.append(f"{name} imports {other}")
         self.assertEqual(wrong, [])
 

@@ -1,0 +1,1 @@
+"""The builder of a soak, a program of its own."""
