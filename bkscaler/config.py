@@ -200,7 +200,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="4096",
         read=readers.positive_int,
         help="How many client connections are served at once; further ones are closed immediately.",
-        detail="Each joined connection needs two file descriptors.",
+        detail="Each needs two file descriptors when joined; the soft limit is raised as far as it may be.",
     ),
     Setting(
         flag="relay",

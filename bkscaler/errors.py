@@ -64,7 +64,7 @@ class WatchSilent(ApiUnreachable):
 class WentBack(ApiError):
     """
     The server's data are older than what it has told before: it was restored from a backup, or answers as
-    things were. Begin the watch anew, which goes on from there; believe no other answer until then.
+    things were. Believe nothing of it, and ask again.
     """
 
 

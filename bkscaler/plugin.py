@@ -12,7 +12,6 @@ The composition root: from the command line to a service that twistd runs. The o
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -62,6 +61,7 @@ from bkscaler.relay.pipes import PipePool
 from bkscaler.relay.poller import Poller
 from bkscaler.relay.splice import CAN_SPLICE, SpliceRelay, SpliceWorks
 from bkscaler.relay.stalls import Stalls
+from bkscaler.resources import allow_descriptors, settle_memory
 from bkscaler.scaling.policy import Limits
 from bkscaler.scaling.service import Scaler
 from bkscaler.services import ConnectionReports, Kubernetes, Listener, Parts
@@ -129,7 +129,8 @@ def makeService(options: Options, reactor: Any = None) -> MultiService:  # named
     """
     if reactor is None:
         from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
-    reactor.callWhenRunning(_settle_memory)
+    allow_descriptors(options.settings.max_connections)
+    reactor.callWhenRunning(settle_memory)
     return compose(options, _real_outside(reactor))
 
 
@@ -192,19 +193,7 @@ def compose(options: Options, outside: Outside) -> MultiService:
         recorder.metrics.read_from(sources)
         site = AdminSite(missing=sources.missing, status=status.take, recorder=recorder, reactor=reactor)
         parts.insert(0, Listener(reactor, "admin-addr", settings.admin_addr, site))
-    return _together(parts, options)
-
-
-def _settle_memory() -> None:
-    """
-    Spare the garbage collector what was imported, which stays, and let it look less often: a tenth of the
-    time that a new connection costs went into looking at 700 new objects at a time. When it looks for the
-    seventh time it looks at everything: what has become old before it was left is never cleared away
-    otherwise, which let memory grow by a third in ten thousand connections.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 5, 0)
+    return _together(parts, options, reactor)
 
 
 def _kubernetes(options: Options, outside: Outside, recorder: Recorder) -> Kubernetes:
@@ -252,11 +241,11 @@ def _client(options: Options, outside: Outside, on_response: OnResponse | None =
     )
 
 
-def _together(parts: list[Any], options: Options) -> MultiService:
+def _together(parts: list[Any], options: Options, reactor: Any) -> MultiService:
     """Put the parts under one parent, in the order they are started."""
     settings = options.settings
     twistd = getattr(options, "parent", None)
-    parent = Parts(logs.observer_for_twistd(settings.log_format, settings.log_level, twistd))
+    parent = Parts(logs.observer_for_twistd(settings.log_format, settings.log_level, twistd, reactor))
     for part in parts:
         part.setServiceParent(parent)
     Logger("bkscaler.plugin").info(

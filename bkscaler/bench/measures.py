@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 
 from bkscaler.bench import backend, peers, tools
@@ -29,6 +30,8 @@ from bkscaler.errors import BkscalerError
 GIB = 1 << 30
 KEPT_CONNECTIONS = 16
 """On how many connections the small requests are made, by one thread, each as soon as it can."""
+BULK_TRIES, BULK_TRY_AGAIN_S = 3, 0.5
+"""iperf3's server takes one stream at a time, and cleans up a while after it has told the client the end."""
 PACE_S = 0.002
 """Seconds between two small requests of the crowd."""
 WRK_SCRIPT = """\
@@ -127,7 +130,16 @@ def read_wrk(output: str) -> dict[str, float]:
 
 
 async def bulk(load: Load, spot: Spot) -> Values:
-    """Send one stream, from client to server."""
+    """Send one stream, from client to server; again when the server was not done with the stream before."""
+    for _ in range(BULK_TRIES - 1):
+        try:
+            return await _bulk_once(load, spot)
+        except LoadFailed:
+            await deferLater(load.reactor, BULK_TRY_AGAIN_S)
+    return await _bulk_once(load, spot)
+
+
+async def _bulk_once(load: Load, spot: Spot) -> Values:
     before_s = spot.usage.cpu_s() if spot.usage else 0.0
     words = (load.box.path(tools.IPERF3), "--client", spot.host, "--port", str(spot.port))
     output = await load.run(*words, "--time", str(load.amounts.seconds), "--json")
@@ -157,8 +169,13 @@ async def kept(load: Load, spot: Spot) -> Values:
 
 
 async def fresh(load: Load, spot: Spot) -> Values:
-    """Make each small request on a connection of its own."""
-    said, cpu_us = await _wrk(load, spot, "--header", "Connection: close")
+    """Make each small request on a connection of its own; another one stays, so that there is always one."""
+    staying = load.keep("hold", spot.host, str(spot.port), "1")
+    try:
+        await staying.said("holding")
+        said, cpu_us = await _wrk(load, spot, "--header", "Connection: close")
+    finally:
+        await staying.end()
     values = {"fresh p50": said["p50_us"]}
     return {**values, "fresh cpu": cpu_us} if spot.usage else values
 

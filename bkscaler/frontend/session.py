@@ -84,8 +84,8 @@ class Reports(Protocol):
     def accepted(self) -> None:
         """Hear that a connection was accepted."""
 
-    def joined(self, connection: Connection) -> None:
-        """Hear that a client was joined to a builder."""
+    def joined(self, waited_s: float) -> None:
+        """Hear that a client was joined to a builder, and how many seconds it has waited."""
 
     def ended(self, outcome: Outcome, connection: Connection) -> None:
         """Hear how a connection ended: once for each, together with its line in the log."""
@@ -317,7 +317,7 @@ class Session:
         if conversation is not None and late_ack:
             client.owner = LateAck(conversation, relay)
         if self._shared.reports is not None:
-            self._shared.reports.joined(self.report())
+            self._shared.reports.joined(self._joined_s - self._began_s)
         return BY_END[await relay.ended]
 
     def _expired(self) -> None:

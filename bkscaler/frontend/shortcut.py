@@ -34,13 +34,14 @@ from bkscaler.model import Connection, Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay import sockets
 from bkscaler.relay.bare import bare_leg
-from bkscaler.relay.leg import Leg, Parked
+from bkscaler.relay.leg import Parked
 from bkscaler.relay.pair import End
 from bkscaler.relay.poller import OnEvents, Registration
 from bkscaler.relay.splice import EVENTS, SpliceRelay, SpliceWorks
 from bkscaler.timers import TimeLimit
 
 _PLAIN = (Kind.TLS, Kind.HTTP1, Kind.OTHER)
+_FAILED = select.EPOLLERR | select.EPOLLHUP if EVENTS else 0
 _HANGUP = select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP if EVENTS else 0
 _HEARD = _HANGUP | select.EPOLLIN if EVENTS else 0
 _OWNER = Parked()
@@ -204,9 +205,9 @@ class Shortcut:
     def _builder_stirred(self, events: int) -> None:
         """Join when the connection is there, or has failed."""
         assert self._builder is not None
-        error = self._builder.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            self._dial_failed(os.strerror(error))
+        failed = events & _FAILED and self._builder.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failed:
+            self._dial_failed(os.strerror(failed))
         else:
             self._ways.dialling.end(self)
             self._join(self._builder, events)
@@ -220,18 +221,19 @@ class Shortcut:
     def _join(self, builder: socket.socket, events: int) -> None:
         """Join, and let the relay know what has come before."""
         assert self._hears_builder is not None
+        del self._on_detour  # there is none from here, and what it needs is let go
         shared = self._ways.shared
         self._joined_s = shared.clock.seconds()
         legs = (bare_leg(self._client, _OWNER), bare_leg(builder, _OWNER))
-        heard: dict[Leg, Registration] = {legs[0]: self._hears_client, legs[1]: self._hears_builder}
-        self._relay = relay = SpliceRelay(*legs, self._ways.works, heard)
+        hears = (self._hears_client, self._hears_builder)
+        self._relay = relay = SpliceRelay(*legs, self._ways.works, hears)
         relay.start(b"")
         if shared.reports is not None:
-            shared.reports.joined(self.report())
+            shared.reports.joined(self._joined_s - self._began_s)
         relay.ended.addCallback(self._relay_ended)
-        heard[legs[0]].on_events(select.EPOLLIN)
+        hears[0].on_events(select.EPOLLIN)
         if self.outcome is None and events & _HEARD:
-            heard[legs[1]].on_events(events)
+            hears[1].on_events(events)
 
     def _relay_ended(self, end: End) -> None:
         self._end(BY_END[end])

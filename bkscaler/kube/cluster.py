@@ -9,18 +9,17 @@ minute and more without anybody noticing, so who waits for a wake calls :meth:`C
 that an earlier scale-down has made suspect: see *Condemned pods* in the store. When such a pod is all that is
 missing, the view asks for one refresh by itself.
 
-A refresh that finds the server's data older than what it has told before changes nothing by itself: the
-watches would go on from where they were, and never tell what lies between. They begin anew instead, and go on
-from there.
+A list that is older than what was known before it was asked for changes nothing at first; see
+:mod:`bkscaler.kube.behind`. When it is to be believed, and it is not a watch's own, the watches begin anew:
+they would go on from where they were, and never tell what lies between.
 
 Imported by the plugin; the scaling room knows it by shape only.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -29,6 +28,7 @@ from twisted.python.failure import Failure
 
 from bkscaler.errors import ApiError, ApiUnreachable, WentBack
 from bkscaler.kube import fields, pods, statefulset
+from bkscaler.kube.behind import Behind
 from bkscaler.kube.client import REQUEST_TIMEOUT_S, ApiClient
 from bkscaler.kube.statefulset import StatefulSetView
 from bkscaler.kube.store import ClusterStore, Mark
@@ -44,8 +44,6 @@ How long a refresh waits for an answer, so that a connection that has died unnot
 server that is only slow is given twice as long after each refresh that took too long, up to
 :data:`~bkscaler.kube.client.REQUEST_TIMEOUT_S`, until one is answered.
 """
-ANEW_EVERY_S = 10.0
-"""Between two times that the watches begin anew, as the server's data have gone back."""
 
 
 class ClusterView:
@@ -96,7 +94,7 @@ class ClusterView:
         self._asking: Deferred[None] | None = None
         self._asked_for: tuple[str, int] | None = None
         self._patience_s = READ_PATIENCE_S
-        self._anew_s = -math.inf
+        self._set_behind, self._pods_behind = Behind(clock), Behind(clock)
 
     def __repr__(self) -> str:
         return f"<ClusterView {self._namespace}/{self._name}: {self._observation}>"
@@ -172,8 +170,7 @@ class ClusterView:
         mark = self._store.mark()
         answer = await self._list(statefulset.collection_path(self._namespace), self._set_selector())
         items, version = _listed(answer)
-        if is_older(version, mark.set_floor):
-            self._went_back(version, mark.set_floor)
+        self._weigh(self._set_behind, version, mark.set_floor)
         caught_up = self._store.set_read(items, version, mark)
         self._read()
         known = self._store.stateful_set
@@ -182,8 +179,7 @@ class ClusterView:
         mark = self._store.mark()
         answer = await self._list(pods.collection_path(self._namespace), {"labelSelector": known.selector})
         items, version = _listed(answer)
-        if is_older(version, mark.pods_floor):
-            self._went_back(version, mark.pods_floor)
+        self._weigh(self._pods_behind, version, mark.pods_floor)
         self._store.pods_read(items, version, mark, caught_up)
         self._read()
 
@@ -238,16 +234,20 @@ class ClusterView:
         if self._pods_watch is None or self._pods_watch.selector != known.selector:
             self._watch_pods_anew(known.selector)
 
-    def _went_back(self, version: str, floor: str) -> NoReturn:
-        """Watch from where the server is now, but do not follow it to and fro."""
-        if self.in_touch and self._clock.seconds() >= self._anew_s + ANEW_EVERY_S:
-            self._anew_s = self._clock.seconds()
+    def _weigh(self, behind: Behind, version: str, floor: str) -> None:
+        """Believe nothing that is older than what the watches tell; follow a server back by new watches."""
+        behind.weigh(version, floor)
+        if not is_older(version, floor):
+            return
+        self._set_behind.follow()
+        self._pods_behind.follow()
+        if self.in_touch:
             self._retire(self._set_watch)
             self._set_watch = _Watch(self, is_set=True)
             self._set_watch.reflector.start()
             if self._pods_watch is not None:
                 self._watch_pods_anew(self._pods_watch.selector)
-        raise WentBack(f"the API server answers as of version {version}, after {floor}")
+        raise WentBack(f"the API server has gone back to version {version}, from {floor}")
 
     def _watch_pods_anew(self, selector: str) -> None:
         """Watch the pods of a selector from where the server is now."""
@@ -320,10 +320,12 @@ class _Watch:
         self._mark = self._store.mark()
 
     def on_list(self, items: list[dict[str, Any]], resource_version: str) -> None:
-        """Merge a list."""
+        """Merge a list, if it may be believed."""
         if self._is_set:
+            self._view._set_behind.weigh(resource_version, self._mark.set_floor)
             self._store.set_read(items, resource_version, self._mark)
         else:
+            self._view._pods_behind.weigh(resource_version, self._mark.pods_floor)
             self._store.pods_read(items, resource_version, self._mark)
         self._view._changed()
 

@@ -63,7 +63,9 @@ def one_line(words: str, limit_chars: int) -> str:
     :param words: any text; runs of white space and line ends become one space, control characters go.
     :param limit_chars: the most that is kept, > 1; a cut text ends in ``…``.
     """
-    flat = "".join(c for c in " ".join(words.split()) if c.isprintable())
+    flat = " ".join(words.split())
+    if not flat.isprintable():
+        flat = "".join(filter(str.isprintable, flat))
     return flat if len(flat) <= limit_chars else flat[: limit_chars - 1] + "…"
 
 

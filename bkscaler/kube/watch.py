@@ -29,7 +29,7 @@ from twisted.logger import Logger
 
 from bkscaler.backoff import Backoff
 from bkscaler.durations import format_duration
-from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Gone, Throttled, WatchSilent
+from bkscaler.errors import ApiError, ApiStatus, ApiUnreachable, Gone, Throttled, WatchSilent, WentBack
 from bkscaler.kube import fields
 from bkscaler.kube.client import ApiClient
 from bkscaler.kube.wire import WatchDecoder
@@ -54,15 +54,19 @@ RETRY = Backoff(first_s=0.5, limit_s=30.0)
 
 class Listener(Protocol):
     """
-    Who wants the objects. Called one at a time, from the reactor; what a method raises is logged, and the
-    reflector goes on. Any of them may call :meth:`Reflector.stop`.
+    Who wants the objects. Called one at a time, from the reactor; what else a method raises is logged, and
+    the reflector goes on. Any of them may call :meth:`Reflector.stop`.
     """
 
     def on_listing(self) -> None:
         """Hear that a list is about to be asked for: its answer will be no older than this moment."""
 
     def on_list(self, items: list[dict[str, Any]], resource_version: str) -> None:
-        """Take everything there is, and the version of the whole list."""
+        """
+        Take everything there is, and the version of the whole list.
+
+        :raises WentBack: when it is not to be believed, and to be asked for again later.
+        """
 
     def on_event(self, kind: str, content: dict[str, Any]) -> None:
         """Take one change, ``ADDED``, ``MODIFIED`` or ``DELETED``, and the object."""
@@ -285,6 +289,8 @@ class Reflector:
         self._calling += 1
         try:
             method(*args)
+        except WentBack:
+            raise
         except Exception:
             self._log.failure("the listener of {what} failed", what=self._what)
         finally:

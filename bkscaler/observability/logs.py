@@ -11,15 +11,15 @@ Imported by the plugin.
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, TextIO
 
 from twisted.logger import (
-    FileLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
@@ -29,7 +29,8 @@ from twisted.logger import (
     formatTime,
 )
 from twisted.python.logfile import LogFile
-from zope.interface import implementer
+
+from bkscaler.observability.lines import Lines
 
 MAX_TEXT_CHARS = 2000
 """The longest value of one field; a traceback may be ten times as long."""
@@ -95,49 +96,42 @@ def as_text(event: LogEvent) -> str | None:
     return f"{_second(int(event['log_time']))} [{event['log_namespace']}#{level.name}] {message}\n"
 
 
-def observer(log_format: str, log_level: str, out: TextIO) -> Any:
+def observer(log_format: str, log_level: str, out: TextIO, reactor: Any = None) -> Lines:
     """
     Make what writes the log.
 
     :param log_format: ``text`` or ``json``.
     :param log_level: least level that is written: debug, info, warn, error or critical.
     :param out: where to.
+    :param reactor: see :class:`~bkscaler.observability.lines.Lines`.
     :returns: an :class:`~twisted.logger.ILogObserver`.
     """
     write = as_json if log_format == "json" else as_text
     least = LogLevel.lookupByName(log_level)
-    return _AtLeast(FileLogObserver(out, write), {each for each in LogLevel.iterconstants() if each >= least})
+    return Lines(out, write, {each for each in LogLevel.iterconstants() if each >= least}, reactor)
 
 
-@implementer(ILogObserver)
-class _AtLeast:
-    """Passes on events of some levels; Twisted's own filter looks for a level of each namespace first."""
-
-    def __init__(self, passed_to: ILogObserver, levels: Collection[Any]) -> None:
-        self._pass = passed_to
-        self._levels = frozenset(levels)
-
-    def __call__(self, event: LogEvent) -> None:
-        if event.get("log_level") in self._levels:
-            self._pass(event)
-
-
-def observer_for_twistd(log_format: str, log_level: str, twistd: Mapping[str, Any] | None) -> Any:
+def observer_for_twistd(
+    log_format: str, log_level: str, twistd: Mapping[str, Any] | None, reactor: Any = None
+) -> Lines | None:
     """
     Make what writes the log where twistd would write it.
 
     :param log_format: see :func:`observer`.
     :param log_level: see :func:`observer`.
     :param twistd: twistd's own options; None when it is not twistd that runs us.
+    :param reactor: see :func:`observer`.
     :returns: an observer; None leaves the log to twistd, which was told to do something special with it
         (``--logger``, ``--syslog``), or is not there.
     """
     if twistd is None or twistd.get("logger") or twistd.get("syslog"):
         return None
     name = twistd.get("logfile")
-    if name == "-" or (not name and twistd.get("nodaemon")):
-        return observer(log_format, log_level, sys.stdout)
-    return observer(log_format, log_level, LogFile.fromFullPath(name or "twistd.log"))
+    to_stdout = name == "-" or (not name and twistd.get("nodaemon"))
+    out = sys.stdout if to_stdout else LogFile.fromFullPath(name or "twistd.log")
+    chosen = observer(log_format, log_level, out, reactor)
+    atexit.register(chosen.write)
+    return chosen
 
 
 def install(application: Any, chosen: Any) -> None:

@@ -71,9 +71,9 @@ class Recorder:
         self.metrics.accepted.inc()
 
     @_harmless
-    def joined(self, connection: Connection) -> None:
-        """Hear that a client was joined to a builder."""
-        self.metrics.held_and_joined.observe(connection.waited_s)
+    def joined(self, waited_s: float) -> None:
+        """Hear that a client was joined to a builder, and how long it has waited."""
+        self.metrics.held_and_joined.observe(waited_s)
         self.wakes.client_joined()
 
     @_harmless

@@ -21,8 +21,8 @@ from bkscaler.relay.pipes import Pipe, PipePool
 
 BUFFER_BYTES = 64 * 1024
 """A read that fills it tells a lot from a little."""
-SHARE_BYTES = 2 * 1024 * 1024
-"""How much one flow moves before the others have their turn: about half a millisecond's work."""
+SHARE_BYTES = 512 * 1024
+"""How much one flow moves before the others have their turn; it ends with the pipeful that reaches it."""
 _FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
 

@@ -5,13 +5,15 @@ A pipe is borrowed while bytes are in flight and is empty when it comes back; on
 Its size decides what a byte costs (measured, CPU seconds per GiB: 1 MiB 0.3-0.4, 256 KiB 0.7, 64 KiB 1.5),
 and all of an unprivileged user's pipes share a budget (``pipe-user-pages-soft``, 64 MiB by default). So the
 first ones are large and later ones, wanted only when many readers stall at once, are small; and when none
-can be had, the caller copies. Imported by ``relay.splice`` and the plugin.
+can be had, the caller copies. Descriptors are a budget, too: three in four are left to connections, as one
+that copies is better than one that is not accepted. Imported by ``relay.splice`` and the plugin.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import resource
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,6 +22,8 @@ LARGE_COUNT = 24
 """How many pipes may be large: 24 MiB, well inside the budget, and more than one core can keep busy."""
 LIMIT_COUNT = 256
 """How many pipes there may be: 24 MiB and 232 times 64 KiB stay below 40 MiB in all."""
+DESCRIPTORS_EACH = 8
+"""There is one pipe, which has two ends, for so many descriptors that this process may have open."""
 KEPT_COUNT = 8
 """How many empty ones are kept for the next borrower."""
 _F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
@@ -46,12 +50,14 @@ class PipePool:
     Lends pipes. One for the process; :meth:`close` it when every pipe has come back.
 
     :param large_count: see :data:`LARGE_COUNT`.
-    :param limit_count: see :data:`LIMIT_COUNT`.
+    :param limit_count: see :data:`LIMIT_COUNT`; fewer where descriptors are few (:data:`DESCRIPTORS_EACH`).
     """
 
     def __init__(self, *, large_count: int = LARGE_COUNT, limit_count: int = LIMIT_COUNT) -> None:
         self._large_count = large_count
-        self._limit_count = limit_count
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        affordable = limit_count if descriptors == resource.RLIM_INFINITY else descriptors // DESCRIPTORS_EACH
+        self._limit_count = min(limit_count, affordable)
         self._idle: list[Pipe] = []
         self._large = self._all = 0
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -34,7 +34,7 @@ EVENTS = select.EPOLLIN | select.EPOLLRDHUP if CAN_SPLICE else 0
 """What is listened for at first; that a sink takes bytes again only when it has refused some."""
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
 _DONE = Failure(CONNECTION_DONE)
-_PARKED = Parked()
+_NOBODY = Parked()
 _ENDING = select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
 
 
@@ -61,8 +61,9 @@ class SpliceRelay:
     :param client: the client's leg, paused.
     :param builder: the builder's leg, paused.
     :param works: what all relays share.
-    :param registered: legs that are in the poller already, with :data:`EVENTS` at least; from the start on
-        the relay listens by these, and is told by its maker what has happened before.
+    :param registered: both legs', the client's first, when they are in the poller already, with
+        :data:`EVENTS` at least; from the start on the relay listens by these, and is told by its maker what
+        has happened before.
     """
 
     def __init__(
@@ -70,14 +71,14 @@ class SpliceRelay:
         client: Leg,
         builder: Leg,
         works: SpliceWorks,
-        registered: Mapping[Leg, Registration] | None = None,
+        registered: Sequence[Registration] = (),
     ) -> None:
         self.ended: Deferred[End] = Deferred()
         self._works = works
         self._legs = (client, builder)
         self._up = Flow(client, builder, pipes=works.pipes, buffer=works.buffer)
         self._down = Flow(builder, client, pipes=works.pipes, buffer=works.buffer)
-        self._registrations: dict[Leg, Registration] = dict(registered or {})
+        self._registrations = registered
         self._end: End | None = None
         self._closing = False
 
@@ -121,26 +122,27 @@ class SpliceRelay:
 
     def lost(self, leg: Leg, orderly: bool) -> None:
         """Take the other leg along, the way this one went; tell when both are gone."""
+        leg.owner = _NOBODY  # or each relay is a cycle, which waits for the garbage collector
         self._works.stalls.leave(leg.transport)
         if not orderly or not self._closing:
             self._abort(self._blame(leg))
         if all(each.is_lost for each in self._legs):
-            self._part()
             self.ended.callback(self._end or End.COMPLETED)
 
     def _begin(self) -> None:
         """Listen to both sockets, and send what came early."""
         if self._end is not None or any(leg.is_lost for leg in self._legs):
             return
-        for outgoing, incoming in ((self._up, self._down), (self._down, self._up)):
-            heard = self._listener(outgoing, incoming)
-            registration = self._registrations.get(outgoing.source)
-            if registration is not None:
-                registration.on_events = heard
-                continue
-            descriptor = outgoing.source.transport.getHandle().fileno()
-            registration = self._works.poller.register(descriptor, EVENTS, heard)
-            self._registrations[outgoing.source] = registration
+        heard = self._listener(self._up, self._down), self._listener(self._down, self._up)
+        if self._registrations:
+            for registration, listener in zip(self._registrations, heard, strict=True):
+                registration.on_events = listener
+        else:
+            register = self._works.poller.register
+            handles = [leg.transport.getHandle().fileno() for leg in self._legs]
+            self._registrations = [
+                register(handle, EVENTS, listener) for handle, listener in zip(handles, heard, strict=True)
+            ]
         for flow in (self._up, self._down):
             if flow.stuck:
                 self._run(flow)
@@ -188,7 +190,7 @@ class SpliceRelay:
         if more:
             self._queue(flow)
         elif flow.stuck:
-            self._works.poller.listen_also(self._registrations[flow.sink], select.EPOLLOUT)
+            self._works.poller.listen_also(self._registrations[flow is self._up], select.EPOLLOUT)
         elif self._up.over and self._down.over:
             self._close()
         else:
@@ -226,19 +228,11 @@ class SpliceRelay:
 
     def _let_go(self) -> None:
         """Give back what is borrowed."""
-        for registration in self._registrations.values():
+        for registration in self._registrations:
             self._works.poller.forget(registration, closing=True)
+        self._registrations = ()
         self._up.release()
         self._down.release()
-
-    def _part(self) -> None:
-        """
-        Know nobody any more: what knows itself in a ring stays in memory until the garbage collector comes,
-        and it comes seldom.
-        """
-        self._registrations.clear()
-        for leg in self._legs:
-            leg.owner = _PARKED
 
     def _blame(self, leg: Leg) -> End:
         return End.CLIENT_LOST if leg is self._legs[0] else End.BUILDER_LOST

@@ -31,7 +31,7 @@ from bkscaler.sandbox.eventlog import EventLog
 from bkscaler.sandbox.kinds import NAMESPACES, NODES, PODS, SERVICES, STATEFULSETS
 from bkscaler.sandbox.kubelet import Kubelet
 from bkscaler.sandbox.manifests import namespace_manifest, node_manifest, service_manifest, set_manifest
-from bkscaler.sandbox.objects import Now, Object, Random, random_hex
+from bkscaler.sandbox.objects import Now, Object, Random, clone, random_hex
 from bkscaler.sandbox.pods import Behaviour, FailureMode, FakePodRunner, PodRunner
 from bkscaler.sandbox.scale import ScaleVerbs
 from bkscaler.sandbox.state import State
@@ -160,14 +160,14 @@ class Cluster:
 
     def stateful_set(self) -> Object:
         """
-        Give the StatefulSet as a client sees it.
+        Give a copy of the StatefulSet as a client sees it.
 
         :raises ApiFailure: 404 when it has been deleted.
         """
-        return self._verbs.get(STATEFULSETS, self.settings.namespace, self.settings.statefulset)
+        return clone(self._verbs.get(STATEFULSETS, self.settings.namespace, self.settings.statefulset))
 
     def pods(self) -> list[Object]:
-        """Give the pods of the StatefulSet's namespace, by name."""
+        """Give copies of the pods of the StatefulSet's namespace, by name."""
         return self.state.objects("pods", self.settings.namespace)
 
     def _populate(self) -> None:

@@ -78,7 +78,7 @@ class StatefulSetController:
             self._state.subscribe("statefulsets", self._set_changed),
             self._state.subscribe("pods", self._pod_changed),
         ]
-        for owner in self._state.objects("statefulsets"):
+        for owner in self._state.peek_all("statefulsets"):
             self._enqueue(_key(owner))
 
     def stop(self) -> None:
@@ -113,7 +113,7 @@ class StatefulSetController:
 
     def _pods_of(self, owner: Object) -> dict[int, Object]:
         pods: dict[int, Object] = {}
-        for pod in self._state.objects("pods", owner["metadata"]["namespace"]):
+        for pod in self._state.peek_all("pods", owner["metadata"]["namespace"]):
             ordinal = ordinal_of(pod)
             if ordinal is not None and owner_of(pod).get("uid") == owner["metadata"]["uid"]:
                 pods[ordinal] = pod
@@ -121,7 +121,7 @@ class StatefulSetController:
 
     def _step(self, key: _Key) -> None:
         del self._steps[key]
-        owner = self._state.get("statefulsets", *key)
+        owner = self._state.peek("statefulsets", *key)
         if owner is None:
             return
         plan = plan_set(owner, self._pods_of(owner))
@@ -140,7 +140,7 @@ class StatefulSetController:
     def _create(self, owner: Object, ordinal: int) -> None:
         pod = new_pod(owner, ordinal)
         meta = pod["metadata"]
-        if self._state.get("pods", meta["namespace"], meta["name"]) is not None:
+        if self._state.peek("pods", meta["namespace"], meta["name"]) is not None:
             return
         meta["uid"] = make_uid(self._random)
         meta["generation"] = 1
@@ -165,7 +165,7 @@ class StatefulSetController:
 
     def _collect(self, owner: Object) -> None:
         """Delete the pods of a set that is gone."""
-        for pod in self._state.objects("pods", owner["namespace"]):
+        for pod in self._state.peek_all("pods", owner["namespace"]):
             if owner_of(pod).get("uid") == owner["uid"]:
                 delete_pod(self._state, pod, self._now())
 

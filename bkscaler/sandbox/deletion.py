@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from bkscaler.sandbox.failures import conflict
 from bkscaler.sandbox.kinds import KINDS, NAMESPACES, PODS, Kind
-from bkscaler.sandbox.objects import Object, dig, stamp
+from bkscaler.sandbox.objects import Object, clone, dig, stamp
 from bkscaler.sandbox.state import State
 from bkscaler.sandbox.views import table_of
 
@@ -54,6 +54,7 @@ def delete_pod(state: State, pod: Object, now: datetime, grace_s: int | None = N
     One that runs is only marked, and vanishes when the kubelet has stopped it; one that was never bound
     to a node, or with a grace of zero, goes at once. Marking a second time can only shorten the grace.
 
+    :param pod: the pod as it is stored; not changed.
     :param grace_s: seconds, or None for the pod's own.
     :returns: the pod as the client is shown it.
     """
@@ -63,6 +64,7 @@ def delete_pod(state: State, pod: Object, now: datetime, grace_s: int | None = N
         grace_s = 0
     old_grace = pod["metadata"].get("deletionGracePeriodSeconds")
     if old_grace is None or grace_s < old_grace:
+        pod = clone(pod)
         mark_deleted(pod, now, grace_s)
         pod = state.put("pods", pod)
     if grace_s == 0:
@@ -74,7 +76,7 @@ def delete_namespace(state: State, name: str) -> None:
     """Delete a namespace with all that is in it, at once."""
     for kind in KINDS:
         if kind.namespaced:
-            for value in state.objects(table_of(kind), name):
+            for value in state.peek_all(table_of(kind), name):
                 state.remove(table_of(kind), name, value["metadata"]["name"])
     state.remove("namespaces", "", name)
 

@@ -108,7 +108,7 @@ def list_objects(state: State, kind: Kind, options: ListOptions, selector: Selec
             failure = expired(_TOKEN_TOO_OLD)
             raise _with_continue(failure, _write_token(-1, after))
         version = state.version if version < 0 else version
-    views = [to_view(kind, stored) for stored in state.objects(table_of(kind), options.namespace)]
+    views = [to_view(kind, stored) for stored in state.peek_all(table_of(kind), options.namespace)]
     views = sorted((v for v in views if selector(v) and _sort_key(v) > after), key=_sort_key)
     meta: Object = {"resourceVersion": str(version)}
     if 0 < options.limit < len(views):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from copy import deepcopy
+from functools import lru_cache
 
 from bkscaler.sandbox.objects import Object, letters_of
 
@@ -106,5 +107,9 @@ def default_set(value: Object) -> None:
 def revision_of(value: Object) -> str:
     """Name the revision of a StatefulSet's template; equal templates have equal revisions."""
     text = json.dumps(value["spec"]["template"], sort_keys=True)
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-    return f"{value['metadata']['name']}-{letters_of(number)}"
+    return f"{value['metadata']['name']}-{_letters_for(text)}"
+
+
+@lru_cache(64)
+def _letters_for(text: str) -> str:
+    return letters_of(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))

@@ -24,12 +24,12 @@ _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 def stamp(when: datetime) -> str:
     """Write a time as ``metav1.Time`` does: whole seconds, ``Z``."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def micro_stamp(when: datetime) -> str:
     """Write a time as ``metav1.MicroTime`` does: exactly six fractional digits, ``Z``."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return when.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_stamp(text: str) -> datetime:
@@ -56,20 +56,23 @@ def dig(value: Any, *path: str) -> Any:
 
 def clone(value: Object) -> Object:
     """Copy an object so deeply that the copy can be changed freely."""
-    return {key: _clone_item(item) for key, item in value.items()}
+    copy: Object = _clone(value)
+    return copy
 
 
-def _clone_item(item: Any) -> Any:
-    # Several times as fast as copy.deepcopy, which watches for circles that JSON cannot have.
-    if isinstance(item, dict):
-        return {key: _clone_item(value) for key, value in item.items()}
-    return [_clone_item(value) for value in item] if isinstance(item, list) else item
+def _clone(value: Any) -> Any:
+    # Many times as fast as copy.deepcopy, which watches for circles that JSON cannot have. Most of what is in
+    # a JSON value is text and numbers, for which nothing is called.
+    copy = value.copy()
+    for place, item in copy.items() if type(copy) is dict else enumerate(copy):
+        if type(item) is dict or type(item) is list:
+            copy[place] = _clone(item)
+    return copy
 
 
 def random_hex(random: Random, digits: int) -> str:
     """Make a string of random hexadecimal digits, two for each call of ``random``."""
-    text = "".join(f"{int(random() * 256):02x}" for _ in range((digits + 1) // 2))
-    return text[:digits]
+    return bytes([int(random() * 256) for _ in range((digits + 1) // 2)]).hex()[:digits]
 
 
 def make_uid(random: Random) -> str:

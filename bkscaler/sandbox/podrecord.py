@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from bkscaler.sandbox.deletion import delete_pod
 from bkscaler.sandbox.eventlog import EventLog
-from bkscaler.sandbox.objects import Now, Object, dig, stamp
+from bkscaler.sandbox.objects import Now, Object, clone, dig, stamp
 from bkscaler.sandbox.podstatus import (
     UNSCHEDULABLE,
     ContainerFacts,
@@ -57,8 +57,13 @@ class PodRecord:
         return bool(self.facts.container_id)
 
     def read(self) -> Object | None:
-        """Give the pod as it is now, or None when it or its uid is gone."""
-        pod = self._state.get("pods", self.namespace, self.name)
+        """Give a copy of the pod as it is now, or None when it or its uid is gone."""
+        pod = self._peek()
+        return None if pod is None else clone(pod)
+
+    def _peek(self) -> Object | None:
+        """Give the pod as it is stored. Read only."""
+        pod = self._state.peek("pods", self.namespace, self.name)
         return pod if pod is not None and pod["metadata"]["uid"] == self.uid else None
 
     def note(self, **changes: object) -> None:
@@ -136,13 +141,13 @@ class PodRecord:
 
     def remove(self) -> None:
         """Remove the pod from the state."""
-        pod = self.read()
+        pod = self._peek()
         if pod is not None:
             delete_pod(self._state, pod, self._now(), 0)
 
     def say(self, reason: str, message: str, *, warning: bool = False) -> None:
         """Write an Event of the kubelet, unless the pod is gone."""
-        pod = self.read()
+        pod = self._peek()
         if pod is not None:
             self._events.kubelet(pod, reason, message, container=self._container, warning=warning)
 

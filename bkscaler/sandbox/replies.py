@@ -18,6 +18,8 @@ MAX_BODY_BYTES = 3 * 1024 * 1024
 """Longest request body; a longer one is answered 413."""
 
 _AVAILABLE = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
+_PRETTY = json.JSONEncoder(indent=2, ensure_ascii=False)
 _JSON_TYPES = ("application/json", "application/*", "*/*")
 
 
@@ -57,9 +59,7 @@ def wants_pretty(request: Request) -> bool:
 
 def encode(value: Object, *, pretty: bool = False) -> bytes:
     """Write an object as the server does: compact, or indented; a line end at its end."""
-    if pretty:
-        return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    return (_PRETTY if pretty else _COMPACT).encode(value).encode() + b"\n"
 
 
 def begin(request: Request, code: int, content_type: str, headers: dict[str, str] | None = None) -> None:

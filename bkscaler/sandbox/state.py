@@ -91,17 +91,28 @@ class State:
         return f"<State at {self.version}: {sizes}>"
 
     def _table(self, name: str) -> _Table:
-        return self._tables.setdefault(name, _Table(self._limit))
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = _Table(self._limit)
+        return table
 
     def get(self, table: str, namespace: str, name: str) -> Object | None:
         """Give a copy of one object, or None. ``namespace`` is ``""`` for what lives outside of them."""
-        found = self._table(table).objects.get((namespace, name))
+        found = self.peek(table, namespace, name)
         return None if found is None else clone(found)
+
+    def peek(self, table: str, namespace: str, name: str) -> Object | None:
+        """Give one object as it is stored, or None. Read only; it stays as it is when another one is put."""
+        return self._table(table).objects.get((namespace, name))
 
     def objects(self, table: str, namespace: str = "") -> list[Object]:
         """Give copies of a table's objects, by namespace and name; ``""`` means every namespace."""
+        return [clone(value) for value in self.peek_all(table, namespace)]
+
+    def peek_all(self, table: str, namespace: str = "") -> list[Object]:
+        """Give a table's objects as :meth:`objects` does, but as they are stored. Read only."""
         objects = self._table(table).objects
-        return [clone(objects[key]) for key in sorted(objects) if namespace in ("", key[0])]
+        return [objects[key] for key in sorted(objects) if namespace in ("", key[0])]
 
     def put(self, table: str, value: Object) -> Object:
         """
@@ -109,29 +120,32 @@ class State:
 
         A write that changes nothing is no write: the version stays and nobody is told.
 
-        :returns: a copy of what is stored now.
+        :param value: the object; from now on it may not be changed any more.
+        :returns: what is stored now. Read only.
         """
         rows = self._table(table)
-        value = clone(value)
-        key = (value["metadata"].get("namespace", ""), value["metadata"]["name"])
+        meta = dict(value["metadata"])
+        value = {**value, "metadata": meta}
+        key = (meta.get("namespace", ""), meta["name"])
         previous = rows.objects.get(key)
         if previous is not None:
-            value["metadata"]["resourceVersion"] = previous["metadata"]["resourceVersion"]
+            meta["resourceVersion"] = previous["metadata"]["resourceVersion"]
             if value == previous:
-                return value
+                return previous
         self.version += 1
-        value["metadata"]["resourceVersion"] = str(self.version)
+        meta["resourceVersion"] = str(self.version)
         rows.objects[key] = value
         kind = "ADDED" if previous is None else "MODIFIED"
         rows.record(Change(type=kind, version=self.version, object=value, previous=previous))
-        return clone(value)
+        return value
 
     def edit(self, table: str, namespace: str, name: str, editor: Callable[[Object], None]) -> Object | None:
         """
         Change an object in place.
 
         :param editor: gets a copy and changes it.
-        :returns: what is stored now, or None when there is no such object (``editor`` is not called).
+        :returns: what is stored now, read only, or None when there is no such object (``editor`` is then not
+            called).
         """
         value = self.get(table, namespace, name)
         if value is None:
@@ -140,16 +154,15 @@ class State:
         return self.put(table, value)
 
     def remove(self, table: str, namespace: str, name: str) -> Object | None:
-        """Delete an object; gives its last form with the version of the deletion, or None."""
+        """Delete an object; gives its last form with the version of the deletion, read only, or None."""
         rows = self._table(table)
         previous = rows.objects.pop((namespace, name), None)
         if previous is None:
             return None
         self.version += 1
-        last = clone(previous)
-        last["metadata"]["resourceVersion"] = str(self.version)
+        last = {**previous, "metadata": {**previous["metadata"], "resourceVersion": str(self.version)}}
         rows.record(Change(type="DELETED", version=self.version, object=last, previous=previous))
-        return clone(last)
+        return last
 
     def changes_since(self, table: str, version: int) -> list[Change]:
         """

@@ -70,11 +70,11 @@ class Verbs:
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """
-        Give one object.
+        Give one object. Read only.
 
         :raises ApiFailure: 404.
         """
-        stored = self._state.get(table_of(kind), namespace, name)
+        stored = self._state.peek(table_of(kind), namespace, name)
         if stored is None:
             raise not_found(kind, name)
         return to_view(kind, stored)
@@ -89,7 +89,7 @@ class Verbs:
         value = clone(sent)
         self._check_kind(kind, value)
         self._decode_body(kind, value)
-        if kind.namespaced and self._state.get("namespaces", "", namespace) is None:
+        if kind.namespaced and self._state.peek("namespaces", "", namespace) is None:
             raise not_found(NAMESPACES, namespace)
         self._give_identity(kind, namespace, value)
         if kind is STATEFULSETS:
@@ -98,7 +98,7 @@ class Verbs:
             value.setdefault("spec", {"finalizers": ["kubernetes"]})
             value.setdefault("status", {"phase": "Active"})
         validate(kind, value, None)
-        if self._state.get(table_of(kind), namespace, value["metadata"]["name"]) is not None:
+        if self._state.peek(table_of(kind), namespace, value["metadata"]["name"]) is not None:
             raise already_exists(kind, value["metadata"]["name"])
         return self._store(kind, value, dry_run)
 
@@ -115,7 +115,7 @@ class Verbs:
         self._check_kind(kind, value)
         self._decode_body(kind, value)
         check_name(value.setdefault("metadata", {}).get("name"), name)
-        stored = self._state.get(table_of(kind), namespace, name)
+        stored = self._state.peek(table_of(kind), namespace, name)
         if stored is None:
             if not kind.create_on_update:
                 raise not_found(kind, name)
@@ -152,7 +152,7 @@ class Verbs:
         :param options: the client's DeleteOptions; ``{}`` when there are none.
         :raises ApiFailure: 404 or 409.
         """
-        stored = self._state.get(table_of(kind), namespace, name)
+        stored = self._state.peek(table_of(kind), namespace, name)
         if stored is None:
             raise not_found(kind, name)
         return to_view_or_status(kind, delete(self._state, kind, stored, self._now(), options))

@@ -130,7 +130,7 @@ class WatchStream:
                 self._changed(change)
             return
         self._after = max(self._after, self._state.version)
-        for stored in self._state.objects(table_of(self._options.kind), self._options.namespace):
+        for stored in self._state.peek_all(table_of(self._options.kind), self._options.namespace):
             view = to_view(self._options.kind, stored)
             if self._selector(view):
                 self._object_line("ADDED", view)

@@ -83,7 +83,8 @@ class ApiServer:
         if self.up:
             return
         self.host = Host(self._network, "api", self.ip)
-        site = Site(_Gate(self), reactor=self._network.clock, timeout=IDLE_CONNECTION_S)
+        clock = self._network.clock
+        site = Site(_Gate(self), reactor=clock, timeout=IDLE_CONNECTION_S, parsePOSTFormSubmission=False)
         site.displayTracebacks = False
         self.host.listen(PORT, _Unlogged(site))
 

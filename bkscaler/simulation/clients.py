@@ -6,6 +6,7 @@ Each knows what it has sent and what it may expect, and keeps a record of its ow
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,12 @@ from zope.interface import implementer
 from bkscaler.simulation.builders import TAG_BYTES
 from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import DEAD_PEER_S
+
+
+def _counted(first: int, end: int) -> bytes:
+    """Write every eighth number, from the first one to before the end, with eight hexadecimal digits each."""
+    numbers = range(first, end, 8)
+    return struct.pack(f">{len(numbers)}I", *numbers).hex().encode()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -92,7 +99,7 @@ class Client(Protocol):
             return
         at = len(self.sent)
         data = self.name.encode() if not at else b""
-        data += b"".join(b"%08x" % number for number in range(at, at + size, 8))
+        data += _counted(at, at + size)
         data = data[: max(size, TAG_BYTES - at)]
         self.sent += data
         self.has_spoken = True
@@ -126,7 +133,7 @@ class Client(Protocol):
         """Compare what has come back with what was sent."""
         at = len(self.received)
         self.received += data
-        if bytes(self.sent[at : at + len(data)]) != data:
+        if not self.sent.startswith(data, at):
             self.wrong = self.wrong or f"{self} got bytes at {at} that it has not sent: {data[:40]!r}"
 
     def readConnectionLost(self) -> None:
@@ -141,6 +148,11 @@ class Client(Protocol):
         """Remember the end."""
         self.lost = reason
         self.on_end(self)
+
+    def forget(self) -> None:
+        """Drop what was sent and what has come back, which is a third of what a world leaves behind."""
+        self.sent.clear()
+        self.received.clear()
 
     @property
     def was_reset(self) -> bool:
@@ -208,7 +220,7 @@ class Builds(Client):
             self.asked_s = self._clock.rightNow
         self.has_spoken = True
         stream = self._h2.get_next_available_stream_id()
-        body = b"".join(b"%08x" % number for number in range(0, min(size, 16_000), 8))
+        body = _counted(0, min(size, 16_000))
         headers = [(":method", "POST"), (":scheme", "http"), (":authority", "buildkitd")]
         headers += [(":path", "/moby.buildkit.v1.Control/Solve"), ("client", self.name)]
         self.calls[stream] = (body, bytearray())

@@ -12,29 +12,54 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 
+class Call(DelayedCall):
+    """
+    A call that is to come.
+
+    :ivar owner: the host of the process that made it; None for everybody else's.
+    """
+
+    owner: Any = None
+    cancelled = called = 0
+    delayed_time = 0.0
+
+    def __init__(
+        self, clock: VirtualTime, time: float, func: Callable[..., object], args: Any, kw: dict[str, object]
+    ) -> None:
+        self._clock = clock
+        self.time, self.func, self.args, self.kw = time, func, args, kw
+
+    def seconds(self) -> float:
+        """Tell the time."""
+        return self._clock.rightNow
+
+    def canceller(self, call: DelayedCall) -> None:
+        """Leave it where it is: it is skipped when its time comes."""
+
+    def resetter(self, call: DelayedCall) -> None:
+        """An earlier time needs a new place; a later one is found out when the old time comes."""
+        self._clock._push(self)
+
+
 class VirtualTime(Clock):
     """
     A Clock that jumps from call to call. Calls of the same moment come in the order they were made.
 
-    :ivar is_moot: says whether a call that is due need not be carried out any more; it then stays as it is.
+    A call whose owner is dead when it is due is not carried out, and stays as it is.
 
     Where ``Clock`` sorts all its calls each time one is made, this one keeps a heap.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_moot: Callable[[Any], bool] = lambda call: False
-        self._heap: list[tuple[float, int, DelayedCall]] = []
+        self._heap: list[tuple[float, int, Call]] = []
         self._numbers = count()
 
-    def callLater(
-        self, delay: float, callable: Callable[..., object], *args: object, **kw: object
-    ) -> IDelayedCall:
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> Call:
         """Schedule a call."""
-        call = DelayedCall(
-            self.rightNow + delay, callable, args, kw, self._cancelled, self._delayed, self.seconds
-        )
-        self._push(call)
+        time = self.rightNow + delay
+        call = Call(self, time, callable, args, kw)
+        heapq.heappush(self._heap, (time, next(self._numbers), call))
         return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
@@ -51,34 +76,26 @@ class VirtualTime(Clock):
 
     def next_s(self) -> float | None:
         """Give the time of the next call; None when there is none."""
-        while self._heap:
-            due_s, _, call = self._heap[0]
-            if not call.active():
-                heapq.heappop(self._heap)
-            elif call.getTime() > due_s:
-                heapq.heappop(self._heap)
+        heap = self._heap
+        while heap:
+            due_s, _, call = heap[0]
+            if call.cancelled or call.called:
+                heapq.heappop(heap)
+            elif call.delayed_time and call.getTime() > due_s:
+                heapq.heappop(heap)
                 self._push(call)
             else:
                 return due_s
         return None
 
     def run_next(self) -> Any:
-        """Go to the next call's moment and carry it out. Only when there is one."""
-        due_s = self.next_s()
-        assert due_s is not None
-        call = heapq.heappop(self._heap)[2]
+        """Go to the next call's moment and carry it out. Only right after :meth:`next_s` has found it."""
+        due_s, _, call = heapq.heappop(self._heap)
         self.rightNow = max(self.rightNow, due_s)
-        if self.is_moot(call):
+        if call.owner is not None and not call.owner.alive:
             return
         call.called = 1
         call.func(*call.args, **call.kw)
 
-    def _push(self, call: DelayedCall) -> None:
+    def _push(self, call: Call) -> None:
         heapq.heappush(self._heap, (call.getTime(), next(self._numbers), call))
-
-    def _cancelled(self, call: DelayedCall) -> None:
-        """Leave it where it is: it is skipped when its time comes."""
-
-    def _delayed(self, call: DelayedCall) -> None:
-        """An earlier time needs a new place; a later one is found out when the old time comes."""
-        self._push(call)

@@ -35,6 +35,7 @@ class End(FlowTransport):
     """
 
     link: Link
+    peer: Any
 
     def __init__(self, host: Any, protocol: Any, address: IPv4Address, latency_s: float) -> None:
         super().__init__(host.network.clock, protocol, address.port)
@@ -43,7 +44,7 @@ class End(FlowTransport):
         self.latency_s = latency_s
         self.read_bytes = 0
         self.on_data: Callable[[bytes], None] | None = None
-        self._pending: dict[str, Any] = {}
+        self._pending: dict[str, Any] = {"_read": None, "_flush": None}
 
     def getHost(self) -> IPv4Address:
         """Give our address."""
@@ -51,8 +52,8 @@ class End(FlowTransport):
 
     def getPeer(self) -> IPv4Address:
         """Give the other end's address."""
-        peer: Any = self.peer
-        return IPv4Address("TCP", peer.address.host, peer.address.port)
+        address: IPv4Address = self.peer.address
+        return address
 
     def writeSequence(self, pieces: Any) -> None:
         """Write several pieces at once."""
@@ -72,19 +73,20 @@ class End(FlowTransport):
         """Let a thing happen when it has got here; what is on its way already need not set out again."""
         if not self.host.alive:
             return
-        name = getattr(act, "__name__", "")
-        if name in {"_read", "_flush"}:
-            pending = self._pending.get(name)
-            if pending is not None and pending.active():
-                return
-            self._pending[name] = self.clock.callLater(self.latency_s if name == "_read" else 0, act)
+        name, pending = act.__name__, self._pending
+        if name in pending:
+            call = pending[name]
+            if call is None or not call.active():
+                pending[name] = self.clock.callLater(self.latency_s if name == "_read" else 0, act)
         else:
             self.clock.callLater(0, act)
 
     def _flush(self) -> None:
-        if self.host.alive and self.link.silent:
+        if not self.host.alive:
+            return
+        if self.link.silent:
             self._flush_into_nothing()
-        elif self.host.alive:
+        else:
             super()._flush()
 
     def _flush_into_nothing(self) -> None:

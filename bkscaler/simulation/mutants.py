@@ -26,9 +26,12 @@ from bkscaler.scaling import requests, service
 from bkscaler.scaling.policy import Leave, ScaleTo
 from bkscaler.scaling.waiters import Waiters
 from bkscaler.simulation.run import run_seed
+from bkscaler.simulation.thrift import clear_away, prepare
 
 WITHIN = 2000
 """How many seeds are tried."""
+SEEDS_AT_ONCE = 50
+"""After how many what they have left is cleared away."""
 Broken = tuple[Any, str, Callable[[Any], Any]]
 """What is broken: an object, a name in it, and what makes the broken thing of the good one."""
 
@@ -162,13 +165,15 @@ def catch(name: str, within: int = WITHIN) -> tuple[str, int | None, str]:
             failures = run_seed(seed).failures
             if failures:
                 return name, seed, failures[0].partition("\n")[0]
+            if seed % SEEDS_AT_ONCE == SEEDS_AT_ONCE - 1:
+                clear_away()
     return name, None, ""
 
 
 def main(within: int = WITHIN, jobs: int = 2) -> int:
     """Try all; give the exit status."""
     missed = 0
-    with Pool(jobs) as pool:
+    with Pool(jobs, initializer=prepare) as pool:
         for name, seed, words in pool.imap(partial(catch, within=within), MUTANTS):
             missed += seed is None
             told = f"seed {seed}: {words[:80]}" if seed is not None else f"NOT caught within {within} seeds"

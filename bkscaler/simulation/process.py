@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +25,9 @@ from bkscaler.outside import Outside
 from bkscaler.plugin import Options, compose
 from bkscaler.simulation.network import Connector, Host, Listening, Network
 from bkscaler.test.flow import FlowHangups
+
+OPTIONS = Options({})
+"""A command line that says nothing, which takes long to read."""
 
 
 @implementer(IReactorTime, IReactorTCP, IReactorPluggableNameResolver)
@@ -49,13 +53,14 @@ class SimulatedReactor:
         self, delay: float, callable: Callable[..., object], *args: object, **kw: object
     ) -> IDelayedCall:
         """Schedule a call; a process that is dead does nothing any more."""
-        call: Any = self._clock.callLater(delay, callable, *args, **kw)
-        call.owner = self
-        return call  # type: ignore[no-any-return]  # a delayed call it is
+        call = self._clock.callLater(delay, callable, *args, **kw)
+        call.owner = self.host
+        return call
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
         """List what this process has scheduled."""
-        return [call for call in self._clock.getDelayedCalls() if getattr(call, "owner", None) is self]
+        calls: list[Any] = self._clock.getDelayedCalls()
+        return [call for call in calls if call.owner is self.host]
 
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: object = None
@@ -103,12 +108,6 @@ class _Resolver:
         return self
 
 
-def of_a_dead_process(call: Any) -> bool:
-    """Tell whether a delayed call was made by a process that is dead."""
-    owner = getattr(call, "owner", None)
-    return owner is not None and not owner.host.alive
-
-
 class Process(Host):
     """
     One process of bkscaler, from :meth:`start` until :attr:`over` has fired.
@@ -140,7 +139,7 @@ class Process(Host):
         self.over: Deferred[str] = Deferred()
         self.draining = False
         self.leftovers: list[str] = []
-        options = Options({})
+        options = copy(OPTIONS)
         options.settings, options.access = settings, access
         outside = Outside(
             reactor=self.reactor,

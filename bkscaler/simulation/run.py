@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from signal import SIGTERM
-from typing import Any
 
 from twisted.logger import globalLogPublisher
 
@@ -61,6 +60,8 @@ class Run:
         finally:
             globalLogPublisher.removeObserver(self.world)
             self.world.cluster.stop()
+            for client in self.world.clients.values():
+                client.forget()
         return Result(
             plan=self.plan,
             failures=self.judge.failures,
@@ -101,10 +102,10 @@ class Run:
         self.world.say(f"-- {step.act.__name__}")
         step.act(self.world, Random(step.chance))
 
-    def _until(self, end_s: float, done: Any = lambda: False) -> None:
+    def _until(self, end_s: float, done: Callable[[], bool] | None = None) -> None:
         """Let one thing happen after another, up to a time, until something has failed or is done."""
-        clock = self.world.clock
-        while not self.judge.failures and not done():
+        clock, failures = self.world.clock, self.judge.failures
+        while not failures and (done is None or not done()):
             next_s = clock.next_s()
             if next_s is None or next_s > end_s:
                 clock.rightNow = max(clock.rightNow, end_s)

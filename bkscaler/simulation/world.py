@@ -23,7 +23,7 @@ from bkscaler.simulation.builders import Builders
 from bkscaler.simulation.clients import Client, Connecting
 from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.network import Host, Network
-from bkscaler.simulation.process import Process, of_a_dead_process
+from bkscaler.simulation.process import Process
 
 PROXY_IP, API_IP = "10.0.0.1", "10.0.0.2"
 LISTEN_PORT = 8080
@@ -48,7 +48,6 @@ class World:
     def __init__(self, seed: int, flags: dict[str, str], cluster: ClusterSettings) -> None:
         self.seed = seed
         self.clock = VirtualTime()
-        self.clock.is_moot = of_a_dead_process
         self.log: list[tuple[float, Callable[[], str]]] = []
         self.clients: dict[str, Client] = {}
         self.by_peer: dict[str, Client] = {}

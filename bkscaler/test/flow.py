@@ -2,8 +2,8 @@
 TCP in memory, for tests of what is built on it: windows, pausing, half-close and resets, on a clock.
 
 :func:`connected` joins two protocols by two :class:`FlowTransport`, which behave as Twisted's do on a real
-socket; ``test_relay`` holds the double and real sockets to the same tests. Nothing happens inside a
-call: bytes and ends travel when the clock is advanced.
+socket; ``test_relay`` and ``test_relay_ends`` hold the double and real sockets to the same tests. Nothing
+happens inside a call: bytes and ends travel when the clock is advanced.
 """
 
 from __future__ import annotations
@@ -118,9 +118,10 @@ class FlowTransport:
         if self.unsent and not self.peer.connected:
             self._be_refused()
             return
-        count = max(0, WINDOW_BYTES - len(self.peer.arrived))
-        self.peer.arrived += self.unsent[:count]
-        del self.unsent[:count]
+        if self.unsent:
+            count = max(0, WINDOW_BYTES - len(self.peer.arrived))
+            self.peer.arrived += self.unsent[:count]
+            del self.unsent[:count]
         self.peer._soon(self.peer._read)
         if self.unsent:
             return

@@ -120,8 +120,8 @@ class Played:
     def join(self) -> None:
         """Join all clients."""
         for number, each in enumerate(self.alive):
-            self.alive[number] = joined = replace(each, joined_s=each.joined_s or 0.0)
-            self.recorder.joined(joined)
+            self.alive[number] = replace(each, joined_s=each.joined_s or 0.0)
+            self.recorder.joined(each.waited_s)
 
     def end(self, outcome: Outcome = Outcome.COMPLETED, **numbers: Any) -> None:
         """Have all connections end in one way; nobody needs the builder any more."""

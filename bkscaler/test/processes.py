@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -27,6 +28,19 @@ LIMIT_S = 60.0
 """How long anything is waited for."""
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 SANDBOX = (sys.executable, "-m", "bkscaler.sandbox")
+
+
+@dataclass(frozen=True)
+class User:
+    """A user without rights of root's."""
+
+    uid: int
+    gid: int
+
+
+def somebody_else() -> User | None:
+    """Choose who a process shall be that must not have the rights of root; None when we are not root."""
+    return User(65534, 65534) if os.getuid() == 0 else None
 
 
 class Child:
@@ -46,6 +60,11 @@ class Child:
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})},
         )
+
+    @property
+    def pid(self) -> int:
+        """Give its number."""
+        return self._process.pid
 
     def until(self, pattern: str) -> re.Match[str]:
         """Read until the output holds something; what came before the call counts as well."""
@@ -95,9 +114,12 @@ class Child:
         return bool(data)
 
 
-def twistd(*words: str, pidfile: str, environ: dict[str, str] | None = None) -> Child:
-    """Run ``twistd -n bkscaler`` with options."""
-    return Child(*TWISTD, "-n", "--pidfile", pidfile, "bkscaler", *words, environ=environ)
+def twistd(
+    *words: str, pidfile: str, environ: dict[str, str] | None = None, user: User | None = None
+) -> Child:
+    """Run ``twistd -n bkscaler`` with options; as another user, if one is given, who takes over from root."""
+    become = ("--uid", str(user.uid), "--gid", str(user.gid)) if user else ()
+    return Child(*TWISTD, "-n", *become, "--pidfile", pidfile, "bkscaler", *words, environ=environ)
 
 
 class World:
@@ -108,6 +130,7 @@ class World:
     :param directory: for the kubeconfig and the pid file; exists.
     :param sandbox: options of the sandbox, beside those that make it quick.
     :param bkscaler: options of bkscaler, beside those that find the sandbox.
+    :param user: who bkscaler becomes once it listens; None is who we are.
     """
 
     def __init__(
@@ -117,17 +140,19 @@ class World:
         *,
         sandbox: tuple[str, ...] = (),
         bkscaler: tuple[str, ...] = (),
+        user: User | None = None,
     ) -> None:
         self.kubeconfig = os.path.join(directory, "kubeconfig")
         quick = ("--backend", "echo", "--start-delay", "100ms", "--stop-delay", "100ms", *sandbox)
         self.sandbox = Child(*SANDBOX, "--kubeconfig", self.kubeconfig, *quick)
         add_cleanup(self.sandbox.kill)
         self.sandbox.until("sandbox ready")
+        if user is not None:
+            os.chown(self.kubeconfig, user.uid, user.gid)
         addresses = ("--listen-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0")
         pidfile = os.path.join(directory, "pid")
-        self.bkscaler = twistd(
-            "--kubeconfig", self.kubeconfig, *addresses, "--idle-timeout", "1s", *bkscaler, pidfile=pidfile
-        )
+        words = ("--kubeconfig", self.kubeconfig, *addresses, "--idle-timeout", "1s", *bkscaler)
+        self.bkscaler = twistd(*words, pidfile=pidfile, user=user)
         add_cleanup(self.bkscaler.kill)
         self.port = self._port("listen-addr")
         self.admin_port = self._port("admin-addr")
@@ -147,8 +172,12 @@ class World:
 
     def ready(self) -> tuple[int, str]:
         """Ask ``/readyz``; give the status and the text."""
+        return self.ask("/readyz")
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Ask the status port for something; give the status and the text."""
         with socket.create_connection(("127.0.0.1", self.admin_port), LIMIT_S) as client:
-            client.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             answer = b"".join(iter(lambda: client.recv(65536), b"")).decode()
         return int(answer.split()[1]), answer.rpartition("\r\n\r\n")[2].strip()
 

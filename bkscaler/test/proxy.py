@@ -85,22 +85,22 @@ class Heard:
     :ivar accepts: how many were accepted.
     :ivar outcomes: in order.
     :ivar ends: the reports that went with them.
-    :ivar joins: the reports of clients that were joined.
+    :ivar joins: for each client that was joined, how many seconds it has waited.
     """
 
     def __init__(self) -> None:
         self.accepts = 0
         self.outcomes: list[Outcome] = []
         self.ends: list[Connection] = []
-        self.joins: list[Connection] = []
+        self.joins: list[float] = []
 
     def accepted(self) -> None:
         """Note it."""
         self.accepts += 1
 
-    def joined(self, connection: Connection) -> None:
+    def joined(self, waited_s: float) -> None:
         """Note it."""
-        self.joins.append(connection)
+        self.joins.append(waited_s)
 
     def ended(self, outcome: Outcome, connection: Connection) -> None:
         """Note it."""

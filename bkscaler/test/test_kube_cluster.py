@@ -7,6 +7,7 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler import errors
+from bkscaler.kube.behind import FOLLOWED_AFTER_S
 from bkscaler.kube.cluster import ClusterView
 from bkscaler.test.test_kube_support import Api, listing, pod_object, set_object, status
 
@@ -254,13 +255,23 @@ class RefreshTests(ViewTestCase):
         self.api.clock.advance(4)
         self.assertTrue(outcome.done)
 
-    def test_server_gone_back(self):
-        """A refresh that is older than what is known is not believed; the watch begins anew from there."""
-        old_watches = self.start(pod_object(), replicas=1)
+    def gone_back(self, *pods, version=15):
+        """Refresh, find the pods as they were, and be told so."""
         outcome = self.api.start(self.view.refresh())
-        self.take(SETS).answer(200, listing(5, set_object(replicas=0, version=4)))
+        self.take(SETS).answer(200, listing(10, set_object()))
+        self.take(PODS).answer(200, listing(version, *pods))
         self.assertIsInstance(outcome.error, errors.WentBack)
-        self.assertEqual(self.view.observation.replicas, 1)
+
+    def test_server_gone_back(self):
+        """A refresh that stays older than what is known is followed in the end: the watches begin anew."""
+        old_watches = self.start(pod_object(), replicas=1)
+        for wait_s in (0, FOLLOWED_AFTER_S - 0.1, 0.1):
+            self.assertEqual([watch.open for watch in old_watches], [True, True])
+            self.api.clock.advance(wait_s)
+            outcome = self.api.start(self.view.refresh())
+            self.take(SETS).answer(200, listing(5, set_object(replicas=0, version=4)))
+            self.assertIsInstance(outcome.error, errors.WentBack)
+            self.assertEqual(self.view.observation.replicas, 1)
         self.assertEqual([watch.open for watch in old_watches], [False, False])
         set_list, pods_list = self.take(SETS), self.take(PODS)
         pods_list.answer(200, listing(5))
@@ -272,22 +283,51 @@ class RefreshTests(ViewTestCase):
         watch.event("MODIFIED", set_object(replicas=1, version=6))
         self.assertEqual(self.view.observation.replicas, 1)
 
-    def test_pods_gone_back(self):
-        """The same with the pods; a server that goes to and fro is followed now and then only."""
+    def test_to_and_fro(self):
+        """A server that is behind now and then is not followed, and what it says then is not believed."""
         self.start(pod_object())
-        for began_anew in (True, False):
+        for _ in range(5):
+            self.gone_back()
+            self.assertEqual(len(self.view.observation.ready), 1)
+            self.api.clock.advance(FOLLOWED_AFTER_S)
             outcome = self.api.start(self.view.refresh())
             self.take(SETS).answer(200, listing(10, set_object()))
-            self.take(PODS).answer(200, listing(15))
-            self.assertIsInstance(outcome.error, errors.WentBack)
-            self.assertEqual(len(self.view.observation.ready), 1)
-            if began_anew:
-                set_list, pods_list = self.take(SETS), self.take(PODS)
-                pods_list.answer(200, listing(20, pod_object()))
-                self.take(PODS, watch="1", resourceVersion="20").stream()
-                set_list.answer(200, listing(10, set_object()))
-                self.take(SETS, watch="1", resourceVersion="10").stream()
+            self.take(PODS).answer(200, listing(20, pod_object()))
+            self.assertTrue(outcome.done)
         self.assertEqual(self.api.dials, 0)
+
+    def test_pods_alone(self):
+        """Of a server that has gone back a little the set may be as it was; its pods are followed as well."""
+        self.start(pod_object())
+        self.gone_back()
+        self.api.clock.advance(FOLLOWED_AFTER_S)
+        self.gone_back()
+        self.assertEqual(len(self.view.observation.ready), 1)
+        set_list, pods_list = self.take(SETS), self.take(PODS)
+        pods_list.answer(200, listing(15))
+        self.assertEqual(self.view.observation.ready, ())
+        self.take(PODS, watch="1", resourceVersion="15").stream()
+        set_list.answer(200, listing(10, set_object()))
+        self.take(SETS, watch="1", resourceVersion="10").stream()
+
+    def test_restarted_server(self):
+        """A watch that begins anew after a restart does not believe that things are as they were."""
+        set_watch, _ = self.start(pod_object(), replicas=1)
+        self.api.start(self.view.scale(0, "10"))
+        self.take(SCALE).answer(200, scale_object(0, 21))
+        self.assertEqual(self.view.observation.replicas, 0)
+        set_watch.cut()
+        tries = 0
+        began_s = self.api.clock.seconds()
+        while self.view.observation.replicas == 0:
+            while not self.api.dials:
+                self.api.clock.advance(0.5)
+            self.take(SETS).answer(200, listing(10, set_object(replicas=1, version=10)))
+            tries += 1
+        self.assertGreaterEqual(self.api.clock.seconds() - began_s, FOLLOWED_AFTER_S)
+        self.assertLessEqual(self.api.clock.seconds() - began_s, 3 * FOLLOWED_AFTER_S)
+        self.assertGreater(tries, 3)
+        self.take(SETS, watch="1", resourceVersion="10").stream()
 
     def test_before_start(self):
         """A refresh before the start shows everything there is."""

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1]
 
 ROWS = """
 1  errors   model   backoff   durations <- readers   timers   commandline
-2  config   shutdown   observability.outcomes|logs|markup
-   kube.fields|versions|tls|body <- kube.failures|wire|auth|kubefile <- kube.kubeconfig|execplugin
+2  config   shutdown   observability.outcomes|lines|markup <- observability.logs
+   kube.fields|versions|tls|body <- kube.behind|failures|wire|auth|kubefile <- kube.kubeconfig|execplugin
       <- kube.client <- kube.watch|statefulset|rights <- kube.pods|permissions <- kube.diagnosis
       <- kube.store <- kube.cluster|events
    scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests|telling
@@ -28,7 +28,7 @@ ROWS = """
 4  observability.wakes|words <- observability.history|metrics <- observability.recorder
       <- observability.status <- observability.drawing <- observability.page <- observability.site
    examination <- doctor
-5  services   outside
+5  services   outside   resources
 6  plugin
 7  demo.timeline|children|clients|running <- demo.watching <- demo.stage <- demo.story <- demo.__main__
 8  bench.tools|usage <- bench.peers <- bench.backend|table <- bench.field <- bench.measures <- bench.course
@@ -36,9 +36,10 @@ ROWS = """
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
 9  simulation.clock|links <- simulation.network <- simulation.builders|process <- simulation.clients|apiserver
       <- simulation.truth|world <- simulation.reasons|bounds <- simulation.judge
-10 simulation.acts <- simulation.plan <- simulation.run <- simulation.mutants|__main__
-11 soak.views|errands|journal|troubles|gate|program|rests <- soak.clients|reasons <- soak.grpcclient|ledger|stage
-      <- soak.crowd|judge <- soak.faults <- soak.course <- soak.report <- soak.__main__
+10 simulation.acts <- simulation.plan <- simulation.run|thrift <- simulation.mutants|__main__
+11 soak.views|errands|journal|troubles|gate|program|rests <- soak.clients|reasons
+      <- soak.grpcclient|ledger|stage <- soak.crowd|judge <- soak.faults <- soak.course <- soak.report
+      <- soak.__main__
    soak.builder.__main__
 """
 """

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import gc
 import os
+import random
 import resource
 import select
-import weakref
+import socket
+import struct
+from errno import EMFILE, ENFILE
+from itertools import count
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from bkscaler.relay.bare import bare_leg
+from bkscaler.relay.flow import BUFFER_BYTES, SHARE_BYTES
+from bkscaler.relay.leg import Parked
 from bkscaler.relay.pair import End
 from bkscaler.relay.pipes import KEPT_COUNT, LARGE_BYTES, PipePool
 from bkscaler.relay.poller import TURN_S, Poller
-from bkscaler.relay.splice import CAN_SPLICE
-from bkscaler.test.test_relay import SpliceWorld
-
-
-def descriptors() -> set[str]:
-    """List what this process has open."""
-    return set(os.listdir("/proc/self/fd"))
+from bkscaler.relay.splice import CAN_SPLICE, SpliceRelay, SpliceWorks
+from bkscaler.relay.stalls import Stalls
+from bkscaler.test.relay_worlds import SpliceWorld, descriptors
+from bkscaler.test.test_relay_sockets import socket_pair
 
 
 class PipePoolTests(SynchronousTestCase):
@@ -68,6 +73,19 @@ class PipePoolTests(SynchronousTestCase):
         self.assertEqual(pipe.size_bytes, LARGE_BYTES)
         pool.give_back(pipe)
 
+    def test_few_descriptors(self):
+        """Where descriptors are few there are few pipes, so that three in four are left to connections."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (80, hard))
+        try:
+            pool = PipePool()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        pipes = [pool.borrow() for _ in range(11)]
+        self.assertEqual([pipe is None for pipe in pipes], [False] * 10 + [True])
+        for pipe in pipes[:10]:
+            pool.discard(pipe)
+
     def test_size_refused(self):
         """Where the system refuses the size, the pipe is as large as it is."""
 
@@ -83,42 +101,17 @@ class PipePoolTests(SynchronousTestCase):
         pool.discard(pipe)
 
     def test_no_descriptors(self):
-        """Without descriptors there is no pipe, and no error."""
-        pool = self.pool()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-        try:
-            pipe = pool.borrow()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        self.assertIsNone(pipe)
+        """When the process or the system has no descriptors left there is no pipe, and no error."""
+        pool, make = self.pool(), os.pipe2
+        for number in (EMFILE, ENFILE):
 
+            def refuse(flags, number=number):
+                raise OSError(number, os.strerror(number))
 
-class MemoryTests(TestCase):
-    """What is left of a relay that is over."""
-
-    if not CAN_SPLICE:
-        skip = "this system has no splice"
-
-    async def test_nothing_is_left(self):
-        """Nothing of a relay waits for the garbage collector, however it has ended."""
-        from twisted.internet import reactor  # noqa: PLC0415  # installed only when it is needed
-
-        gc.disable()
-        self.addCleanup(gc.enable)
-        for orderly in (True, False):
-            world = SpliceWorld(reactor)
-            await world.open()
-            world.relay.start(b"early")
-            await world.until(lambda world=world: world.builder.received == b"early")
-            if orderly:
-                for peer in (world.client, world.builder):
-                    peer.transport.loseWriteConnection()
-                await world.until(lambda world=world: world.relay.ended.called)
-            await world.close()
-            relay = weakref.ref(world.relay)
-            world.relay = None
-            self.assertIsNone(relay())
+            self.patch(os, "pipe2", refuse)
+            self.assertIsNone(pool.borrow())
+        self.patch(os, "pipe2", make)
+        pool.give_back(pool.borrow())
 
 
 class PlayedReactor:
@@ -199,16 +192,163 @@ class TurnTests(SynchronousTestCase):
         self.assertEqual("".join(order), "abcabcabcab")
 
 
-class LimitedWorld(SpliceWorld):
-    """A world with a pool of its own."""
-
-    def __init__(self, reactor, pipes):
-        super().__init__(reactor)
-        self.pipes = pipes
+def reset(peer):
+    """Reset a connection."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
 
 
-class SpliceTests(TestCase):
-    """The relay on loopback."""
+class PlayedRelay:
+    """
+    A relay without transports, and both its peers, which are sockets that do not block.
+
+    :param works: what all relays share.
+    :ivar peers: the client and the builder.
+    :ivar ends: how it has ended.
+    """
+
+    def __init__(self, works):
+        self.peers, self.ends, legs = [], [], []
+        for _ in range(2):
+            ours, peer = socket_pair()
+            for each in (ours, peer):
+                each.setblocking(False)
+            self.peers.append(peer)
+            legs.append(bare_leg(ours, Parked()))
+        self.relay = SpliceRelay(*legs, works)
+        self.relay.ended.addCallback(self.ends.append)
+        self.relay.start(b"")
+
+    def fill(self):
+        """Send as many null bytes as are taken; say how many."""
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                count += self.peers[0].send(bytes(1 << 20))
+        return count
+
+    def drain(self):
+        """Read everything that has come."""
+        data = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data += self.peers[1].recv(1 << 22)
+        return data
+
+    def close(self):
+        """End it."""
+        self.relay.cut()
+        for peer in self.peers:
+            peer.close()
+
+
+class ShareTests(SynchronousTestCase):
+    """How much is done before everybody else has had a chance."""
+
+    if not CAN_SPLICE:
+        skip = "this system has no splice"
+
+    def test_a_bulk_transfer_and_others(self):
+        """In one round a bulk transfer moves a share at most, and everybody else's byte is moved as well."""
+        reactor = PlayedReactor()
+        reactor.seconds = count(0, TURN_S).__next__  # each round is as long as a turn may be
+        poller, pipes = Poller(reactor), PipePool()
+        works = SpliceWorks(poller=poller, pipes=pipes, stalls=Stalls(Clock()))
+        bulk, *others = [PlayedRelay(works) for _ in range(4)]
+        moved = []
+        for _ in range(30):
+            bulk.fill()
+            for other in others:
+                other.peers[0].send(b"x")
+            before = bulk.relay.bytes_up
+            poller.doRead()
+            moved.append(bulk.relay.bytes_up - before)
+            self.assertEqual([other.drain() for other in others], [b"x"] * 3)
+            bulk.drain()
+        for each in (bulk, *others):
+            each.close()
+        pipes.close()
+        poller.close()
+        once = SHARE_BYTES + LARGE_BYTES + BUFFER_BYTES  # a share ends with the pipeful that reaches it
+        self.assertLess(max(moved), 2 * once)  # once for the event, and once in turn
+        self.assertGreater(max(moved), SHARE_BYTES // 2)
+        self.assertEqual(len(pipes), 0)
+
+    def test_what_is_kept_is_not_mixed(self):
+        """What a connection without a pipe keeps for its reader is its own, whatever others move."""
+        poller, pipes = Poller(PlayedReactor()), PipePool(limit_count=0)
+        works = SpliceWorks(poller=poller, pipes=pipes, stalls=Stalls(Clock()))
+        stalled, other = PlayedRelay(works), PlayedRelay(works)
+        sent = 0
+        while more := stalled.fill():
+            sent += more
+            poller.doRead()
+        other.peers[0].send(b"x" * 60_000)
+        poller.doRead()
+        self.assertEqual(other.drain(), b"x" * 60_000)
+        received = bytearray()
+        while more := stalled.drain():
+            received += more
+            poller.doRead()
+        for each in (stalled, other):
+            each.close()
+        poller.close()
+        self.assertTrue(received == bytes(sent))
+
+
+class RaceTests(SynchronousTestCase):
+    """What happens to a connection between the poller's look at it and the relay's."""
+
+    if not CAN_SPLICE:
+        skip = "this system has no splice"
+
+    def lose(self, peer, *, sent, finished=False):
+        """
+        Have one side reset its connection when the relay is about to be told of the client's bytes.
+
+        :param peer: 0 for the client, 1 for the builder.
+        :param sent: how many bytes the client has sent.
+        :param finished: whether that side has finished before, and the relay knows it.
+        :returns: how the relay has ended.
+        """
+        reactor = PlayedReactor()
+        poller, pipes = Poller(reactor), PipePool()
+        played = PlayedRelay(SpliceWorks(poller=poller, pipes=pipes, stalls=Stalls(Clock())))
+        if finished:
+            played.peers[peer].shutdown(socket.SHUT_WR)
+            poller.doRead()
+        read_end, write_end = os.pipe()
+        poller.register(read_end, select.EPOLLIN, lambda _: reset(played.peers[peer]))
+        os.write(write_end, b"now")  # told first, as it is so first
+        played.peers[0].send(bytes(sent))
+        poller.doRead()
+        reactor.turn()
+        for descriptor in (read_end, write_end):
+            os.close(descriptor)
+        played.close()
+        pipes.close()
+        poller.close()
+        self.assertEqual(len(pipes), 0)
+        return played.ends
+
+    def test_reading_from_one_that_was_reset(self):
+        """A reset that shows itself when bytes are read is the client's."""
+        self.assertEqual(self.lose(0, sent=1), [End.CLIENT_LOST])
+        self.assertEqual(self.lose(0, sent=100_000), [End.CLIENT_LOST])
+
+    def test_writing_to_one_that_was_reset(self):
+        """A reset that shows itself when bytes are written (ECONNRESET) is the builder's."""
+        self.assertEqual(self.lose(1, sent=1), [End.BUILDER_LOST])
+        self.assertEqual(self.lose(1, sent=100_000), [End.BUILDER_LOST])
+
+    def test_broken_pipe(self):
+        """So is one of a builder that had finished before (EPIPE)."""
+        self.assertEqual(self.lose(1, sent=1, finished=True), [End.BUILDER_LOST])
+        self.assertEqual(self.lose(1, sent=100_000, finished=True), [End.BUILDER_LOST])
+
+
+class ScarcityTests(TestCase):
+    """What the relay does on loopback when pipes are scarce."""
 
     if not CAN_SPLICE:
         skip = "this system has no splice"
@@ -218,138 +358,107 @@ class SpliceTests(TestCase):
         return Deferred.fromCoroutine(self._in_world(scenario, PipePool(**limits)))
 
     async def _in_world(self, scenario, pipes):
-        from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
-
-        world = LimitedWorld(reactor, pipes)
+        world = SpliceWorld(pipes)
         await world.open()
+        world.start()
         try:
             await scenario(world)
         finally:
             await world.close()
+            pipes.close()
+        self.assertEqual(len(pipes), 0)
+
+    async def moves(self, world):
+        """See that a lot arrives unchanged."""
+        data = random.Random(10).randbytes(5_000_000)
+        world.client.send(data)
+        await world.until(lambda: len(world.builder.received) == len(data))
+        self.assertTrue(world.builder.received == data)
 
     def test_without_pipes(self):
         """When no pipe can be had, bytes are copied: the client never notices."""
-
-        async def scenario(world):
-            data = os.urandom(5_000_000)
-            world.relay.start(b"")
-            world.client.send(data)
-            await world.until(lambda: len(world.builder.received) == len(data))
-            self.assertEqual(bytes(world.builder.received), data)
-
-        return self.in_world(scenario, limit_count=0)
+        return self.in_world(self.moves, limit_count=0)
 
     def test_small_pipes(self):
         """With small pipes everything arrives as well."""
+        return self.in_world(self.moves, large_count=0)
+
+    def test_descriptors_run_out(self):
+        """When there are no descriptors left bytes are copied, and when there are some again, spliced."""
 
         async def scenario(world):
-            data = os.urandom(5_000_000)
-            world.relay.start(b"")
-            world.builder.send(data)
-            await world.until(lambda: len(world.client.received) == len(data))
-            self.assertEqual(bytes(world.client.received), data)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                await self.moves(world)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            self.assertEqual(len(world.pipes), 0)
+            world.builder.send(bytes(5_000_000))
+            await world.until(lambda: len(world.client.received) == 5_000_000)
+            self.assertEqual(len(world.pipes), 1)
 
-        return self.in_world(scenario, large_count=0)
+        return self.in_world(scenario)
 
     def test_idle_owns_nothing(self):
         """A connection with nothing in flight owns no pipe, whatever it has moved before."""
 
         async def scenario(world):
-            world.relay.start(b"")
-            world.client.send(b"x" * 10_000_000)
-            await world.until(lambda: len(world.builder.received) == 10_000_000)
-            self.assertIsNone(world.relay._up._pipe)
+            await self.moves(world)
+            self.assertEqual(len(world.pipes), 1)
+            world.pipes.close()  # those that are not lent
+            self.assertEqual(len(world.pipes), 0)
 
         return self.in_world(scenario)
 
-    def test_bytes_written_before(self):
-        """What was still in a transport's buffer when it was joined comes before what the relay sends."""
+    def test_what_was_in_flight_reaches_nobody(self):
+        """Bytes that were in a pipe when their connection was lost are not given to the next one."""
 
-        async def scenario(world):
-            world.client.transport.pauseProducing()
-            world.legs[0].write(b"1" * 9_000_000)
-            world.relay.start(b"up", b"2" * 100)
-            world.client.transport.resumeProducing()
-            await world.until(lambda: len(world.client.received) == 9_000_100)
-            self.assertEqual(bytes(world.client.received[8_999_999:]), b"1" + b"2" * 100)
-            await world.until(lambda: bytes(world.builder.received) == b"up")
+        async def one_by_one():
+            pipes = PipePool(limit_count=1)
+            for stalls in (True, False):
+                world = SpliceWorld(pipes)
+                await world.open()
+                world.start()
+                if stalls:
+                    world.builder.transport.pauseProducing()
+                    world.client.send(b"secret" * 4_000_000)
+                    await world.until_stalled(world.client)
+                    self.assertEqual(len(pipes), 1)
+                    world.builder.reset()
+                    await world.until(lambda world=world: world.client.lost)
+                else:
+                    await self.moves(world)
+                    self.assertEqual(len(pipes), 1)
+                await world.close()
+            pipes.close()
 
-        return self.in_world(scenario)
+        return Deferred.fromCoroutine(one_by_one())
 
-    def test_lost_before_it_was_flushed(self):
-        """A client that is lost while its transport is being flushed ends the relay."""
-
-        async def scenario(world):
-            ends = []
-            world.relay.ended.addCallback(ends.append)
-            world.client.transport.pauseProducing()
-            world.legs[0].write(b"1" * 9_000_000)
-            world.relay.start(b"")
-            world.client.reset()
-            await world.until(lambda: ends and world.builder.lost)
-            self.assertEqual(ends, [End.CLIENT_LOST])
-
-        return self.in_world(scenario)
-
-    def test_many_stalled_readers(self):
-        """Readers that stall in great number, beyond the pipes there are, lose nothing and block nobody."""
+    def test_more_stalled_readers_than_pipes(self):
+        """Readers that stall beyond the pipes there are keep within them, lose nothing and block nobody."""
 
         async def many():
-            from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
-
-            pipes = PipePool(large_count=2, limit_count=8)
-            worlds = [LimitedWorld(reactor, pipes) for _ in range(30)]
+            pipes = PipePool(large_count=1, limit_count=4)
+            worlds = [SpliceWorld(pipes) for _ in range(12)]
             for world in worlds:
                 await world.open()
                 world.builder.transport.pauseProducing()
-                world.relay.start(b"")
+                world.start()
                 world.client.send(b"x" * 8_000_000)
             try:
-                await worlds[-1].until(lambda: all(world.relay._up.stuck for world in worlds))
-                self.assertLessEqual(len(pipes), 8)
+                for world in worlds:
+                    await world.until_stalled(world.client)
+                self.assertEqual(len(pipes), 4)
                 worlds[0].builder.send(b"y" * 100_000)
                 await worlds[0].until(lambda: len(worlds[0].client.received) == 100_000)
                 for world in worlds:
                     world.builder.transport.resumeProducing()
                 await worlds[-1].until(lambda: all(len(w.builder.received) == 8_000_000 for w in worlds))
+                pipes.close()
+                self.assertEqual(len(pipes), 0)
             finally:
                 for world in worlds:
-                    await world.disconnect()
-            pipes.close()
-            self.assertEqual(len(pipes), 0)
+                    await world.close()
 
         return Deferred.fromCoroutine(many())
-
-    def test_nothing_is_left(self):
-        """A few hundred connections, ended in every way, leave no descriptor and no delayed call behind."""
-
-        async def many():
-            from twisted.internet import reactor  # noqa: PLC0415  # the one that trial runs
-
-            for number in range(100):
-                world = SpliceWorld(reactor)
-                await world.open()
-                ends = []
-                world.relay.ended.addCallback(ends.append)
-                world.relay.start(b"early")
-                end = number % 4
-                if end == 0:
-                    world.client.finish()
-                    world.builder.finish()
-                elif end == 1:
-                    world.client.reset()
-                elif end == 2:
-                    world.client.send(b"x" * 500_000)
-                    world.builder.reset()
-                else:
-                    world.relay.cut()
-                await world.until(lambda ends=ends: ends)
-                await world.close()
-
-        async def twice():
-            await many()  # what the reactor opens for itself, once and for all, is open now
-            before = descriptors()
-            await many()
-            self.assertEqual(descriptors(), before)
-
-        return Deferred.fromCoroutine(twice())

@@ -1,0 +1,48 @@
+"""Tests of when a server that has gone back is believed."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from bkscaler.errors import WentBack
+from bkscaler.kube.behind import FOLLOWED_AFTER_S, FORGOTTEN_AFTER_S, Behind
+
+
+class BehindTests(SynchronousTestCase):
+    """Versions that are read, one after another."""
+
+    def setUp(self):
+        """Know nothing."""
+        self.clock = Clock()
+        self.behind = Behind(self.clock)
+
+    def believed(self, version, floor="20", after_s=0.0):
+        """Weigh a version."""
+        self.clock.advance(after_s)
+        try:
+            self.behind.weigh(version, floor)
+        except WentBack as error:
+            self.assertIn(f"version {version}, after {floor}", str(error))
+            return False
+        return True
+
+    def test_not_older(self):
+        """What is as new, newer, or cannot be compared is believed."""
+        for version, floor in (("20", "20"), ("21", "20"), ("9", ""), ("x", "20")):
+            self.assertTrue(self.believed(version, floor))
+
+    def test_older_for_long(self):
+        """What stays older is believed after a while, and from then on."""
+        self.assertFalse(self.believed("19"))
+        self.assertFalse(self.believed("18", after_s=FOLLOWED_AFTER_S - 1))
+        self.assertTrue(self.believed("18", after_s=1))
+        self.assertTrue(self.believed("18", after_s=1))
+
+    def test_begins_anew(self):
+        """One newer answer in between, or none of either kind for long, and the time begins anew."""
+        self.assertFalse(self.believed("19"))
+        self.assertTrue(self.believed("20", after_s=FOLLOWED_AFTER_S))
+        self.assertFalse(self.believed("19"))
+        self.assertFalse(self.believed("19", after_s=FORGOTTEN_AFTER_S + 1))
+        self.assertTrue(self.believed("19", after_s=FOLLOWED_AFTER_S))

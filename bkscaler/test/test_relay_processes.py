@@ -1,0 +1,354 @@
+"""Tests of what crowds, and very long transfers, do to a whole ``twistd -n bkscaler``, with each relay."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import re
+import resource
+import select
+import socket
+import struct
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+from bkscaler.relay.pipes import KEPT_COUNT, LIMIT_COUNT
+from bkscaler.relay.splice import CAN_SPLICE
+from bkscaler.test.processes import LIMIT_S, Child, read_exactly, somebody_else
+from bkscaler.test.test_twistd import ProcessCase
+
+DOES_WHAT_IT_IS_TOLD = """
+import random, socketserver, struct, sys
+from socket import SO_LINGER, SOL_SOCKET
+data = memoryview(random.Random(1).randbytes(4_000_000))
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            word, number, count = line.decode().split()
+            getattr(self, word)(int(number), int(count))
+    def send(self, place, count):
+        self.request.sendall(data[place:place + count])
+    def repeat(self, times, count):
+        for _ in range(times):
+            self.request.sendall(data[:count])
+    def take(self, times, count):
+        for _ in range(times):
+            assert len(self.rfile.read(count)) == count
+        self.request.sendall(b"taken")
+    def reset(self, *_):
+        self.request.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        self.rfile.close()
+        self.rfile = ()
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+    request_queue_size = 1000
+    def shutdown_request(self, request):
+        self.close_request(request)
+    def handle_error(self, request, address):
+        pass
+Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+"""
+DATA = memoryview(random.Random(1).randbytes(4_000_000))
+"""What such a builder sends from."""
+USES_UP_THE_BUDGET = """
+import fcntl, os, sys
+uid, gid = map(int, sys.argv[1:])
+if uid != os.getuid():
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+usual, kept = 16 * os.sysconf("SC_PAGESIZE"), []
+while fcntl.fcntl((pipe := os.pipe())[0], fcntl.F_GETPIPE_SZ) >= usual:
+    kept.append(pipe)
+    try:
+        fcntl.fcntl(pipe[0], fcntl.F_SETPIPE_SZ, 1 << 20)
+    except OSError:
+        pass
+print("used up")
+sys.stdout.flush()
+while True:
+    os.read(pipe[0], 1)
+"""
+STALLED_COUNT = 300
+STALLED_BYTES = 1_000_000
+ALL_COUNT = 1000
+BATCH_COUNT = 40
+ENDED = " after waiting "
+"""In the one line of each connection that has ended."""
+
+
+def budget_pages() -> int:
+    """Say how much all pipes of a user may hold, pages; 0 when that is not limited."""
+    return int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
+
+
+def reset(client: socket.socket) -> None:
+    """Reset a connection."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def open_things(pid: int) -> tuple[Counter[str], list[str]]:
+    """Give how many descriptors a process has of each kind but pipes, and those that lead to a pipe."""
+    kinds: Counter[str] = Counter()
+    pipes = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            kind = os.readlink(path).partition("[")[0]
+            kinds[kind] += kind != "pipe:"
+            pipes += [str(path)] if kind == "pipe:" else []
+    return kinds, pipes
+
+
+def pipe_sizes(pid: int) -> list[int]:
+    """Say how much each pipe of a process holds, bytes, once for each of its ends."""
+    sizes = []
+    for path in open_things(pid)[1]:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            sizes.append(fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ))
+            os.close(descriptor)
+    return sizes
+
+
+class Bulk:
+    """A client that reads a transfer without end as fast as it comes; stopping it resets it."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self.bytes = 0
+        self._client = client
+        self._stopped = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        client.sendall(b"repeat 1000000000 4000000\n")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop. May be called twice."""
+        self._stopped = True
+        self._thread.join(LIMIT_S)
+
+    def _read(self) -> None:
+        buffer = bytearray(1 << 20)
+        while not self._stopped:
+            self.bytes += self._client.recv_into(buffer)
+        reset(self._client)
+
+
+class CrowdCase(ProcessCase):
+    """A world whose builder does what it is told, and a bkscaler without the rights of root."""
+
+    relay = ""
+
+    def open(self):
+        """Make the world."""
+        script = Path(self.directory()) / "does_what_it_is_told.py"
+        script.write_text(DOES_WHAT_IT_IS_TOLD)
+        command = f"{sys.executable} {script} {{ip}} {{port}}"
+        self.crowd = self.world(
+            sandbox=("--backend-command", command), bkscaler=("--relay", self.relay), user=somebody_else()
+        )
+        self.pid = self.crowd.bkscaler.pid
+        first = self.client()
+        self.assertTrue(self.is_served(first))
+        return first
+
+    def client(self):
+        """Connect a client."""
+        client = self.crowd.connect()
+        self.addCleanup(client.close)
+        return client
+
+    def is_served(self, client):
+        """Ask for a few bytes and get them."""
+        client.sendall(b"send 7 100\n")
+        return read_exactly(client, 100) == DATA[7:107]
+
+    def until_right(self, look):
+        """Look again and again until a look does not fail."""
+        for _ in range(int(LIMIT_S * 20)):
+            with contextlib.suppress(self.failureException):
+                return look()
+            select.select([], [], [], 0.01)
+        return look()
+
+
+class CrowdContract:
+    """What a crowd does."""
+
+    def test_a_thousand(self):
+        """A thousand connections that end in every way beside a bulk transfer leave nothing behind."""
+        self.open()
+        ways = ("half-closes", "closes", "resets", "is reset")
+        self.come_and_go(ways)
+        self.crowd.bkscaler.until_told(ENDED, len(ways))
+        kinds, pipes = open_things(self.pid)
+        bulk = Bulk(self.client())
+        self.addCleanup(bulk.stop)
+        for come in range(ALL_COUNT // BATCH_COUNT):
+            moved = bulk.bytes
+            self.come_and_go(ways * (BATCH_COUNT // len(ways)))
+            self.assertEqual(self.crowd.ready()[0], 200)
+            self.crowd.bkscaler.until_told(ENDED, len(ways) + (come + 1) * BATCH_COUNT)
+            self.until_right(lambda moved=moved: self.assertGreater(bulk.bytes, moved))
+        bulk.stop()
+        self.crowd.bkscaler.until_told(ENDED, len(ways) + ALL_COUNT + 1)
+        told = Counter(re.findall(rf"(\w+){ENDED}", self.crowd.bkscaler.output))
+        quarter = 1 + ALL_COUNT // len(ways)
+        self.assertEqual(
+            told, {"completed": 2 * quarter, "client_lost": quarter + 1, "builder_lost": quarter}
+        )
+        self.until_right(lambda: self.assertEqual(open_things(self.pid)[0], kinds))
+        self.assertLessEqual(len(open_things(self.pid)[1]), len(pipes) + 2 * KEPT_COUNT)
+
+    def come_and_go(self, ways):
+        """Have as many clients as there are ways come at once, and each go in its way."""
+        clients = [self.crowd.connect(b"send 7 100\n") for _ in ways]
+        for client in clients:
+            self.assertEqual(read_exactly(client, 100), DATA[7:107])
+        for client, way in zip(clients, ways, strict=True):
+            {
+                "half-closes": lambda client=client: client.shutdown(socket.SHUT_WR),
+                "closes": client.close,
+                "resets": lambda client=client: reset(client),
+                "is reset": lambda client=client: client.sendall(b"reset 0 0\n"),
+            }[way]()
+        for client, way in zip(clients, ways, strict=True):
+            if way == "half-closes":
+                self.assertEqual(client.recv(1), b"")
+            elif way == "is reset":
+                self.assertRaises(ConnectionResetError, client.recv, 1)
+            client.close()
+
+    def test_stalled_readers(self):
+        """Hundreds of readers that stall block nobody, and get all of their bytes when they read again."""
+        first = self.open()
+        for times, look in enumerate(self.looks(), start=1):
+            self.stall(first, look)
+            self.crowd.bkscaler.until_told(f"completed{ENDED}", times * (STALLED_COUNT + 10))
+
+    def stall(self, first, look_at_pipes):
+        """Have many clients stall, until a look at the pipes succeeds; others are served; let them go on."""
+        stalled = [self.ask_and_stall(number) for number in range(STALLED_COUNT)]
+        received = [b""] * STALLED_COUNT
+        while not self.stall_as_they_should(stalled, look_at_pipes):
+            received = [data + client.recv(65536) for data, client in zip(received, stalled, strict=True)]
+        first.sendall(b"send 0 3000000\n")
+        self.assertEqual(read_exactly(first, 3_000_000), DATA[:3_000_000])
+        for _ in range(10):
+            with self.crowd.connect() as other:
+                self.assertTrue(self.is_served(other))
+        self.assertEqual(self.crowd.ready()[0], 200)
+        for number, client in enumerate(stalled):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            data = received[number] + read_exactly(client, STALLED_BYTES - len(received[number]))
+            self.assertTrue(data == DATA[number : number + STALLED_BYTES])
+            self.assertTrue(self.is_served(client))
+            client.close()
+
+    def stall_as_they_should(self, stalled, look_at_pipes):
+        """
+        Wait until each has bytes that it does not read, then look. Some stall without a pipe, as little had
+        come for them at the moment; it helps when all read what they have got and stall again.
+        """
+        for client in stalled:
+            client.recv(1, socket.MSG_PEEK)
+        try:
+            look_at_pipes()
+        except self.failureException:
+            return False
+        return True
+
+    def ask_and_stall(self, number):
+        """Connect a client that takes only little before it reads, and ask for more than that."""
+        client = socket.socket()
+        self.addCleanup(client.close)
+        client.settimeout(LIMIT_S)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 8000)
+        client.connect(("127.0.0.1", self.crowd.port))
+        client.sendall(b"send %d %d\n" % (number, STALLED_BYTES))
+        return client
+
+
+class CopyCrowdTests(CrowdContract, CrowdCase):
+    """With the relay that copies."""
+
+    relay = "copy"
+
+    def looks(self):
+        """Give what is to be seen of the pipes: nothing."""
+        before = pipe_sizes(self.pid)
+        yield lambda: self.assertEqual(pipe_sizes(self.pid), before)
+
+
+class SpliceCrowdTests(CrowdContract, CrowdCase):
+    """
+    With the relay that splices, most of the connections without transports. The readers stall twice: with the
+    budget for pipes that their user has, and when others of that user have used it up.
+    """
+
+    if not CAN_SPLICE:
+        skip = "this system has no splice"
+    relay = "splice"
+
+    def looks(self):
+        """Give what is to be seen of the pipes: all that there may be; then some, which are small."""
+        before, descriptors = pipe_sizes(self.pid), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        all_ends = 2 * min(LIMIT_COUNT, descriptors // 8)
+        yield lambda: self.assertEqual(len(pipe_sizes(self.pid)), len(before) + all_ends)
+        if not budget_pages():  # then it cannot be used up
+            return
+        user = somebody_else()
+        who = (user.uid, user.gid) if user else (os.getuid(), os.getgid())
+        hog = Child(sys.executable, "-c", USES_UP_THE_BUDGET, *map(str, who))
+        self.addCleanup(hog.kill)
+        hog.until("used up")
+        left = Counter(pipe_sizes(self.pid))
+
+        def small():
+            sizes = Counter(pipe_sizes(self.pid)) - left
+            self.assertGreater(sizes.total(), 100)
+            self.assertLess(max(sizes), 65536)
+
+        yield small
+
+
+class CopyFarCountTests(CrowdCase):
+    """What takes as long as it takes, with the relay that copies; run with ``BKSCALER_SLOW_TESTS=1``."""
+
+    if not os.environ.get("BKSCALER_SLOW_TESTS"):
+        skip = "slow; set BKSCALER_SLOW_TESTS=1"
+    relay = "copy"
+
+    def test_more_than_4_gib(self):
+        """More than 4 GiB in either direction are counted to the byte, in the log and in the metrics."""
+        client, times, piece = self.open(), 1100, bytearray(4_000_000)
+        client.sendall(b"take %d %d\n" % (times, len(piece)))
+        for _ in range(times):
+            client.sendall(DATA)
+        self.assertEqual(read_exactly(client, 5), b"taken")
+        client.sendall(b"repeat %d %d\n" % (times, len(piece)))
+        for _ in range(times):
+            place = memoryview(piece)
+            while place:
+                place = place[client.recv_into(place) :]
+        self.assertTrue(piece == DATA)
+        words = [b"send 7 100\n", b"take 1100 4000000\n", b"repeat 1100 4000000\n"]
+        up, down = 4_400_000_000 + sum(map(len, words)), 4_400_000_000 + 100 + len(b"taken")
+        pattern = r'bkscaler_relayed_bytes_total\{direction="(\w+)"\} (\S+)'
+        told = {name: float(value) for name, value in re.findall(pattern, self.crowd.ask("/metrics")[1])}
+        self.assertEqual(told, {"up": up, "down": down})
+        client.close()
+        self.crowd.bkscaler.until(rf"completed{ENDED}.* {up} bytes up, {down} down")
+
+
+class SpliceFarCountTests(CopyFarCountTests):
+    """With the relay that splices."""
+
+    if not CAN_SPLICE:
+        skip = "this system has no splice"
+    relay = "splice"
