@@ -19,9 +19,9 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from bkscaler.simulation.builders import TAG_BYTES
 from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import DEAD_PEER_S
+from bkscaler.simulation.serving import TAG_BYTES
 
 
 @implementer(IHalfCloseableProtocol)

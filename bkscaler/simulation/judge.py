@@ -43,7 +43,7 @@ class Judge:
     :ivar ended_s: when.
     :ivar accepted: every connection that bkscaler has accepted, with the process that did.
     :ivar served_from: a client's connections at builders.
-    :ivar builder_links: every connection that bkscaler has made to a builder.
+    :ivar builder_links: every connection that bkscaler has made to a builder, with when it ended.
     :ivar missing_s: when the StatefulSet was last seen to be missing.
     :ivar wanted_s: when a client was last connected.
     :ivar draining_since_s: when the process was told to end.
@@ -59,7 +59,7 @@ class Judge:
         self.served_from: dict[str, list[End]] = {}
         self.draining_since_s = math.inf
         self.missing_s = -math.inf
-        self.builder_links: list[Link] = []
+        self.builder_links: dict[Link, float] = {}
         self._run_s = self._demand_s = self.wanted_s = 0.0
         self._sent_away: set[str] = set()
         self._told_going: set[str] = set()
@@ -136,13 +136,15 @@ class Judge:
             link.server.on_data = lambda data: self._read(link, client)
         elif isinstance(here, Process) and isinstance(there, Builder):
             self._uids[there.ip] = there.uid
-            self.builder_links.append(link)
+            self.builder_links[link] = math.inf
         elif isinstance(here, Process):
             link.client.on_data = lambda data: self._told_going.update(going(data))
 
     def _link_ended(self, link: Link, end: End) -> None:
         if end is link.server and isinstance(end.host, Process):
             self.wanted_s = self.truth.now_s
+        elif link in self.builder_links and end is link.client:
+            self.builder_links[link] = self.truth.now_s
 
     def _read(self, link: Link, client: Client) -> None:
         """Not more is held of a client than the bound."""

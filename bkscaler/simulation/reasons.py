@@ -13,6 +13,8 @@ from bkscaler.observability.outcomes import Outcome
 from bkscaler.simulation.clients import Builds, Client, Garbage
 
 ROUNDING_S = 0.002
+JUST_NOW_S = 1.0
+"""How long it may take until the end of a connection to a builder is told of."""
 MISSING_FOR_S = 10.0
 """How long after a set was missing its clients may be told so."""
 
@@ -53,8 +55,14 @@ def _left(judge: Any, client: Client) -> str:
 
 
 def _builder_lost(judge: Any, client: Client) -> str:
-    harmed = any(link.harmed for link in judge.builder_links)
-    return "" if harmed else "no builder has died, and no connection to one was harmed"
+    return "" if _harmed(judge) else "no builder has died, and no connection to one was harmed"
+
+
+def _harmed(judge: Any) -> bool:
+    """Whether a connection to a builder was harmed that is still there, or was a moment ago."""
+    now_s = judge.truth.now_s
+    links = judge.builder_links.items()
+    return any(link.harmed and now_s <= ended_s + JUST_NOW_S for link, ended_s in links)
 
 
 def _probe(judge: Any, client: Client) -> str:
@@ -106,9 +114,9 @@ def _bug(judge: Any, client: Client) -> str:
 
 
 def _completed(judge: Any, client: Client) -> str:
-    if client.name not in judge.served_from and client.has_spoken and not _gone(judge, client):
-        return "no builder has served it"
-    return _left(judge, client)
+    if _gone(judge, client) or (client.name not in judge.served_from and _harmed(judge)):
+        return ""
+    return "it has not left" if client.name in judge.served_from else "no builder has served it"
 
 
 RULES = {

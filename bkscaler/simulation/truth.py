@@ -11,7 +11,9 @@ from bkscaler.simulation.apiserver import Trouble
 from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.clients import Client
 from bkscaler.simulation.links import End, Link
+from bkscaler.simulation.network import Fate
 from bkscaler.simulation.process import Process
+from bkscaler.simulation.serving import Manner
 
 
 class Truth:
@@ -30,6 +32,7 @@ class Truth:
         self.unreachable: set[str] = set()
         self._world = world
         world.builders.in_use = self._is_in_use
+        world.network.fate = self._fate
 
     @property
     def now_s(self) -> float:
@@ -63,6 +66,13 @@ class Truth:
 
     def _is_in_use(self, ip: str) -> bool:
         return any(pod["status"].get("podIP") == ip for pod in self.pods())
+
+    def _fate(self, ip: str) -> Fate:
+        """Say what becomes of a dial."""
+        if ip in self.unreachable:
+            return Fate.LOST
+        fate: Fate = self._world.builders.fate(ip)
+        return fate
 
     def process(self) -> Process | None:
         """Give the bkscaler that runs; None while there is none."""
@@ -110,6 +120,7 @@ class Truth:
                 container is not None
                 and container.uid == pod["metadata"]["uid"]
                 and container.ports
+                and container.manner is Manner.SERVES
                 and container.ip not in self.unreachable
                 and "deletionTimestamp" not in pod["metadata"]
             ):

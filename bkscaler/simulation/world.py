@@ -24,6 +24,7 @@ from bkscaler.simulation.clients import Client, Connecting
 from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.network import Host, Network
 from bkscaler.simulation.process import Process, of_a_dead_process
+from bkscaler.simulation.serving import Manner
 
 PROXY_IP, API_IP = "10.0.0.1", "10.0.0.2"
 LISTEN_PORT = 8080
@@ -165,6 +166,7 @@ class World:
         self.cluster.behaviour.start_delay_s = self.cluster.settings.start_delay_s
         self.cluster.behaviour.stop_delay_s = self.cluster.settings.stop_delay_s
         self.builders.ready_after_s, self.builders.exit_after_s = 0.15, 0.0
+        self.builders.late = Manner.SERVES, 0.0
 
     def mend_everything(self) -> None:
         """End all trouble."""

@@ -34,9 +34,11 @@ ROWS = """
 8  bench.tools|usage <- bench.peers <- bench.backend|table <- bench.field <- bench.measures <- bench.course
       <- bench.__main__
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
-9  simulation.clock|links <- simulation.network <- simulation.builders|process <- simulation.clients|apiserver
-      <- simulation.truth|world <- simulation.reasons|bounds <- simulation.judge
-10 simulation.acts <- simulation.plan <- simulation.run <- simulation.mutants|__main__
+9  simulation.clock|links <- simulation.network|serving <- simulation.builders|process
+      <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|bounds
+      <- simulation.judge
+10 simulation.acts <- simulation.visitors|apifaults|podfaults|others <- simulation.plan <- simulation.run
+      <- simulation.mutants|__main__
 """
 """
 A module may import what stands in a row above it. Within a row, things three spaces apart do not know each

@@ -1,0 +1,101 @@
+"""Acts of an API server in trouble, and of the network between it and bkscaler."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from bkscaler.simulation.acts import Act, until, wrong
+
+
+def api_refuses(world: Any, chance: Random) -> None:
+    """Requests are answered with an error for a while."""
+    trouble = world.api.trouble
+    code = chance.choice((409, 429, 500, 503, 504))
+    trouble.code, trouble.only = code, "PATCH" if code == 409 else chance.choice(("", "", "PATCH", "GET"))
+    trouble.retry_after_s = chance.choice((0, 0, 1, 5)) if code in {429, 503} else 0
+    until(world, chance.choice((0.3, 3.0, 30.0)), world.api.recover)
+
+
+def api_slow(world: Any, chance: Random) -> None:
+    """Requests wait before they are looked at."""
+    world.api.trouble.slow_s = chance.choice((0.3, 3.0, 20.0))
+    until(world, chance.choice((3.0, 30.0)), world.api.recover)
+
+
+def api_loses_answers(world: Any, chance: Random) -> None:
+    """Requests are carried out, and their connection is cut before the answer."""
+    world.api.trouble.lose_answers = True
+    world.api.trouble.only = chance.choice(("PATCH", ""))
+    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover)
+
+
+def api_cuts(world: Any, chance: Random) -> None:
+    """Connections are cut before their request is looked at, and the watches with them."""
+    world.api.trouble.cut_requests = True
+    world.api.trouble.only = chance.choice(("PATCH", "", ""))
+    cut_watches(world, chance)
+    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover)
+
+
+def api_stale(world: Any, chance: Random) -> None:
+    """The server is restarted, and lists are as they were, for a while."""
+    world.api.begin_stale()
+    cut_watches(world, chance)
+    until(world, chance.choice((0.5, 3.0, 10.0)), world.api.recover)
+
+
+def api_killed(world: Any, chance: Random) -> None:
+    """The server is killed, and comes back."""
+    world.api.kill()
+    until(world, chance.choice((0.1, 3.0, 20.0, 90.0)), world.api.start)
+
+
+def api_terminated(world: Any, chance: Random) -> None:
+    """The server refuses, keeps its watches open and silent, and another comes up."""
+    world.api.terminate(chance.choice((5.0, 60.0)))
+    until(world, chance.choice((0.1, 3.0, 20.0)), world.api.start)
+
+
+def cut_watches(world: Any, chance: Random) -> None:
+    """Every connection to the API server is cut."""
+    wrong(world)
+    for link in world.api.links():
+        link.cut()
+
+
+def cut_mid_line(world: Any, chance: Random) -> None:
+    """Every connection to the API server is cut within what it delivers next."""
+    wrong(world)
+    for link in world.api.links():
+        link.cut_after_bytes = chance.randint(1, 3000)
+
+
+def silent_watches(world: Any, chance: Random) -> None:
+    """Every connection to the API server falls silent for good."""
+    wrong(world)
+    for link in world.api.links():
+        link.fall_silent(None)
+
+
+def late_watches(world: Any, chance: Random) -> None:
+    """What the API server sends takes long to arrive, on the connections that there are."""
+    wrong(world)
+    for link in world.api.links():
+        link.client.latency_s = chance.choice((0.5, 5.0, 20.0)) * chance.random()
+
+
+def forget_history(world: Any, chance: Random) -> None:
+    """What happened before is forgotten: watches that resume are told 410, some of them at once."""
+    wrong(world)
+    world.cluster.state.compact()
+    if chance.random() < 0.5:
+        world.api.fail_watches(chance.choice((410, 410, 500)))
+    else:
+        cut_watches(world, chance)
+
+
+API_FAULTS: dict[Act, int] = {
+    api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 2, api_killed: 2,
+    api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 2,
+}  # fmt: skip
