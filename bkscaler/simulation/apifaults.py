@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from bkscaler.simulation.acts import Act, until, wrong
+from bkscaler.simulation.visitors import build, grpc_builds
 
 
 def api_refuses(world: Any, chance: Random) -> None:
@@ -40,9 +41,11 @@ def api_cuts(world: Any, chance: Random) -> None:
 
 def api_stale(world: Any, chance: Random) -> None:
     """The server is restarted, and lists are as they were, for a while."""
+    seconds = chance.choice((0.5, 3.0, 10.0))
     world.api.begin_stale()
     cut_watches(world, chance)
-    until(world, chance.choice((0.5, 3.0, 10.0)), world.api.recover)
+    until(world, seconds, world.api.recover)
+    _visit_within(world, seconds, Random(f"{chance.random()}"))
 
 
 def api_killed(world: Any, chance: Random) -> None:
@@ -95,7 +98,58 @@ def forget_history(world: Any, chance: Random) -> None:
         cut_watches(world, chance)
 
 
+def scaling_unanswered(world: Any, chance: Random) -> None:
+    """The next scale-down is carried out, and for a while nothing is heard any more of the API server."""
+    seconds, how = chance.choice((0.3, 2.0, 8.0)), chance.choice((_die, _be_cut_off, _be_late))
+    down, later = chance.random() < 0.8, Random(f"{chance.random()}")
+
+    def scaled(replicas: int) -> None:
+        if down and replicas:
+            return
+        disarm()
+        how(world, seconds)
+        _visit_within(world, seconds, later)
+
+    def disarm() -> None:
+        world.api.on_scaled = lambda replicas: None
+
+    world.api.on_scaled = scaled
+    world.trouble_until(1000.0, disarm)
+
+
+def _visit_within(world: Any, seconds: float, chance: Random) -> None:
+    """Let clients come while there is trouble, perhaps."""
+    for _ in range(chance.randint(0, 2)):
+        visitor = chance.choice((build, grpc_builds))
+        world.later(seconds * chance.random(), lambda visitor=visitor: world.visit(visitor, chance))
+
+
+def _die(world: Any, seconds: float) -> None:
+    """It is killed, and comes back."""
+    world.api.kill()
+    until(world, seconds, world.api.start)
+
+
+def _be_cut_off(world: Any, seconds: float) -> None:
+    """Connections are cut, the watches' too, and so are new ones."""
+    world.api.trouble.cut_requests = True
+    for link in world.api.links():
+        link.cut()
+    until(world, seconds, world.api.recover)
+
+
+def _be_late(world: Any, seconds: float) -> None:
+    """What was sent last arrives late; new requests are not answered in time, some of them not at all."""
+    world.api.trouble.slow_s = 2 * seconds
+    for link in world.api.links():
+        link.client.latency_s = seconds
+        if link.number % 2:
+            link.fall_silent(None)
+    until(world, seconds, world.api.recover)
+
+
 API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 2, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 2,
+    scaling_unanswered: 4,
 }  # fmt: skip

@@ -36,7 +36,7 @@ class Trouble:
     :param slow_s: the longest that a request waits before it is looked at.
     :param lose_answers: whether requests are carried out and their connection is cut before the answer.
     :param cut_requests: whether connections are cut before the request is looked at.
-    :param stale: whether lists are answered as they were when this began.
+    :param stale: whether the server is behind: lists are as they were when this began, watches tell nothing.
     """
 
     code: int = 0
@@ -54,11 +54,13 @@ class ApiServer:
 
     :ivar trouble: what is wrong with it now.
     :ivar log: told each request with what is done about it.
+    :ivar on_scaled: told the replicas of each scale request that was carried out, before anybody hears of it.
     """
 
     def __init__(self, network: Network, ip: str, cluster: Cluster, random: Random) -> None:
         self.trouble = Trouble()
         self.log: Callable[[str], None] = lambda line: None
+        self.on_scaled: Callable[[int], None] = lambda replicas: None
         self.requests = 0
         self.host: Host | None = None
         self._network = network
@@ -67,6 +69,7 @@ class ApiServer:
         self._random = random
         self._lists: dict[bytes, Any] = {}
         self._old_lists: dict[bytes, Any] = {}
+        self._behind: list[Any] = []
 
     @property
     def url(self) -> str:
@@ -109,9 +112,15 @@ class ApiServer:
     def recover(self) -> None:
         """Be well again."""
         self.trouble = Trouble()
+        behind, self._behind = self._behind, []
+        for request in behind:
+            self._serve_late(request)
 
     def begin_stale(self) -> None:
-        """From now on answer lists as they are answered now."""
+        """
+        From now on answer lists as they were answered last, until a scale-down is carried out: nobody could
+        tell what has become of that, if this server then answered as of a time before. New watches wait.
+        """
         self._old_lists = dict(self._lists)
         self.trouble.stale = True
 
@@ -144,6 +153,10 @@ class ApiServer:
 
     def _answer(self, request: Any, what: str, trouble: Trouble, link: Link) -> None:
         old = self._old_lists.get(request.uri) if trouble.stale and request.method == b"GET" else None
+        if self._old_lists and trouble.stale and b"watch=" in request.uri:
+            self.log(f"{what}: behind")
+            self._behind.append(request)
+            return
         if old is not None:
             self.log(f"{what}: stale")
             send_text(request, old)
@@ -155,6 +168,13 @@ class ApiServer:
         if trouble.lose_answers and (not trouble.only or trouble.only == request.method.decode()):
             self.log(f"{what}: answer lost")
             link.cut()
+        if request.method == b"PATCH" and request.path.endswith(b"/scale") and request.code == 200:
+            self._was_scaled(self._cluster.stateful_set()["spec"].get("replicas", 0))
+
+    def _was_scaled(self, replicas: int) -> None:
+        if not replicas:
+            self._old_lists.clear()
+        self.on_scaled(replicas)
 
     def _refuse(self, request: Any, trouble: Trouble) -> None:
         headers = {"Retry-After": str(trouble.retry_after_s)} if trouble.retry_after_s else {}

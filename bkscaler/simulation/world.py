@@ -55,7 +55,7 @@ class World:
         self.by_peer: dict[str, Client] = {}
         self.wall_offset_s = 0.0
         self.restart_after_s = 1.0
-        self.ended = False
+        self.ended = self.leaving = False
         self._troubles: list[Callable[[], object]] = []
         fixed = {"listen-addr": f":{LISTEN_PORT}", "admin-addr": "off", "relay": "copy"}
         self.settings: Settings = read_settings({**fixed, **flags}, {})
@@ -139,6 +139,12 @@ class World:
         """Do something later."""
         self.clock.callLater(seconds, act)
 
+    def visit(self, act: Callable[[World, Random], None], chance: Random) -> None:
+        """Let clients come that something else has brought about, unless everybody has left."""
+        if not self.leaving:
+            self.say(f"-- {act.__name__}")
+            act(self, chance)
+
     def by_hand(self, act: Callable[[], object]) -> None:
         """Let somebody else than bkscaler change the cluster; what cannot be done just now is not done."""
         self.judge.truth.hand = "somebody"
@@ -176,6 +182,7 @@ class World:
 
     def everybody_leaves(self) -> None:
         """Let each client that is still there leave."""
+        self.leaving = True
         for client in self.clients.values():
             client.hang_up()
 

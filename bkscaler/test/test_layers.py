@@ -37,7 +37,8 @@ ROWS = """
 9  simulation.clock|links <- simulation.network|serving <- simulation.builders|process
       <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|bounds
       <- simulation.judge
-10 simulation.acts <- simulation.visitors|apifaults|podfaults|others <- simulation.plan <- simulation.run
+10 simulation.acts <- simulation.visitors <- simulation.apifaults|podfaults|others <- simulation.plan
+      <- simulation.run
       <- simulation.mutants|__main__
 """
 """
