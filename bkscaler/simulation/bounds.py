@@ -12,6 +12,7 @@ from typing import Any
 from bkscaler.frontend.session import LINGER_S
 from bkscaler.simulation.clients import Client, Garbage
 from bkscaler.simulation.links import End
+from bkscaler.simulation.promises import Promises
 
 LOOK_EVERY_S = 1.0
 """How often things are compared, about."""
@@ -41,6 +42,7 @@ class Bounds:
         self._truth = judge.truth
         self._settings = judge.world.settings
         self._looked_s = -LOOK_EVERY_S
+        self._promises = Promises(judge)
         self._requests = 0
         self._restless_s = self._unhealthy_s = self._up_s = self._unready_s = 0.0
 
@@ -59,6 +61,7 @@ class Bounds:
             self._judge.fail(f"{requests} requests at once")
         self._note(now_s)
         self._judge_sleep(now_s)
+        self._promises.look(now_s)
         for end in self._truth.client_ends():
             self._judge_client(end, self._truth.client_of(end), now_s)
 
@@ -72,7 +75,7 @@ class Bounds:
         if not healthy and now_s > STARTING_S:
             self._unhealthy_s = now_s
             truth.trouble_s = now_s
-        if not healthy or truth.client_ends():
+        if not healthy or any(map(self._judge.wants, truth.client_ends())):
             self._restless_s = now_s
         if truth.replicas() > 0:
             self._up_s = now_s

@@ -18,7 +18,7 @@ from bkscaler.simulation.clients import Builds, Client
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Host
 from bkscaler.simulation.process import Process
-from bkscaler.simulation.reasons import unexplained_end, unexplained_outcome
+from bkscaler.simulation.reasons import unexplained_end, unexplained_outcome, wrong_numbers
 from bkscaler.simulation.truth import Truth, going
 
 HELD_BYTES = 2 * 16 * 1024
@@ -42,10 +42,12 @@ class Judge:
     :ivar outcomes: how connections have ended, by the client's address.
     :ivar ended_s: when.
     :ivar accepted: every connection that bkscaler has accepted, with the process that did.
+    :ivar accepted_s: when.
     :ivar served_from: a client's connections at builders.
     :ivar builder_links: every connection that bkscaler has made to a builder, with when it ended.
     :ivar missing_s: when the StatefulSet was last seen to be missing.
-    :ivar wanted_s: when a client was last connected.
+    :ivar left_s: when a client was last connected.
+    :ivar wanted_s: when one was last that wanted a builder.
     :ivar draining_since_s: when the process was told to end.
     """
 
@@ -56,11 +58,12 @@ class Judge:
         self.outcomes: dict[str, Outcome] = {}
         self.ended_s: dict[str, float] = {}
         self.accepted: dict[str, tuple[Link, Process]] = {}
+        self.accepted_s: dict[Link, float] = {}
         self.served_from: dict[str, list[End]] = {}
         self.draining_since_s = math.inf
         self.missing_s = -math.inf
         self.builder_links: dict[Link, float] = {}
-        self._run_s = self._demand_s = self.wanted_s = 0.0
+        self._run_s = self._demand_s = self.wanted_s = self.left_s = 0.0
         self._sent_away: set[str] = set()
         self._told_going: set[str] = set()
         self._uids: dict[str, str] = {}
@@ -94,9 +97,9 @@ class Judge:
         if failure is not None:
             self.fail(f"unexpected: {failure.getErrorMessage()}\n{failure.getTraceback()}")
         elif event.get("event") == "connection_ended":
-            self._ended(event["peer"], Outcome(event["outcome"]))
+            self._ended(event["peer"], Outcome(event["outcome"]), event)
 
-    def _ended(self, peer: str, outcome: Outcome) -> None:
+    def _ended(self, peer: str, outcome: Outcome, told: dict[str, Any]) -> None:
         client = self.world.by_peer.get(peer)
         if peer in self.outcomes or client is None:
             self.fail(f"{peer} has ended twice, or never begun: {outcome.value}")
@@ -105,7 +108,7 @@ class Judge:
         self.ended_s[peer] = self.truth.now_s
         if outcome not in NO_DEMAND:
             self._demand_s = self.truth.now_s
-        wrong = unexplained_outcome(self, client, outcome)
+        wrong = unexplained_outcome(self, client, outcome) or wrong_numbers(client, outcome, told)
         if wrong:
             self.fail(f"{client} ended as {outcome.value}, but {wrong}")
 
@@ -133,6 +136,9 @@ class Judge:
             peer = f"{link.client.address.host}:{link.client.address.port}"
             self.world.by_peer[peer] = client
             self.accepted[peer] = link, there
+            self.accepted_s[link] = self.truth.now_s
+            if there.draining and self.truth.now_s > self.draining_since_s:
+                self.fail(f"{there.name} accepts {client}, although it was told to end")
             link.server.on_data = lambda data: self._read(link, client)
         elif isinstance(here, Process) and isinstance(there, Builder):
             self._uids[there.ip] = there.uid
@@ -142,7 +148,9 @@ class Judge:
 
     def _link_ended(self, link: Link, end: End) -> None:
         if end is link.server and isinstance(end.host, Process):
-            self.wanted_s = self.truth.now_s
+            self.left_s = self.truth.now_s
+            if self._has_wanted(end):
+                self.wanted_s = self.truth.now_s
         elif link in self.builder_links and end is link.client:
             self.builder_links[link] = self.truth.now_s
 
@@ -180,20 +188,46 @@ class Judge:
             self.truth.something_is_wrong()
         elif after < before:
             self._scaled_down()
-        elif not self.truth.client_ends():
+        elif not any(map(self.wants, self.truth.client_ends())):
             self._scaled_up_for_nobody()
 
+    def wants(self, end: End) -> bool:
+        """Whether the client at bkscaler's end of a connection may want a builder."""
+        client = self.truth.client_of(end)
+        joined = client.name in self.served_from
+        cancelled = isinstance(client, Builds) and client.wants_nothing and not joined
+        return client.peer not in self.outcomes and not cancelled and self._has_wanted(end)
+
+    def _has_wanted(self, end: End) -> bool:
+        """Whether a client has spoken, or been there for longer than a health check."""
+        grace_s = self.world.settings.probe_grace_s - ROUNDING_S
+        return end.read_bytes > 0 or self.truth.now_s >= self.accepted_s[end.link] + grace_s
+
     def _scaled_down(self) -> None:
-        """Nobody is joined when bkscaler takes the builder away, and it was idle for as long as was asked."""
+        """
+        Nobody is joined when bkscaler takes the builder away, and it was idle for as long as was asked; it
+        has looked since then. One that is draining leaves the builder to its successor.
+        """
         for link in self.truth.builder_links():
             self.fail(f"scaled down while {link} was open")
         idle_s = self.truth.now_s - max(self._demand_s, self._run_s)
         if idle_s < self.world.settings.idle_timeout_s - ROUNDING_S:
             self.fail(f"scaled down after {idle_s:.3f} s without demand")
+        if (
+            self.world.api.read_s
+            < self.truth.now_s - idle_s + self.world.settings.idle_timeout_s - ROUNDING_S
+        ):
+            self.fail("scaled down without a look")
+        if self.truth.now_s > self.draining_since_s + self._in_flight_s:
+            self.fail("scaled down while draining")
         self._sent_away |= {pod["metadata"]["uid"] for pod in self.truth.pods()}
 
     def _scaled_up_for_nobody(self) -> None:
         """A request for a client that has left may still be on its way, but not for long."""
         late_s = self.truth.now_s - self.wanted_s
-        if late_s > (IN_FLIGHT_S if self.truth.calm else IN_FLIGHT_LATE_S):
+        if late_s > self._in_flight_s:
             self.fail(f"scaled up {late_s:.3f} s after the last client had left")
+
+    @property
+    def _in_flight_s(self) -> float:
+        return IN_FLIGHT_S if self.truth.calm else IN_FLIGHT_LATE_S

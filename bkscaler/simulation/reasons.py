@@ -31,6 +31,17 @@ def unexplained_outcome(judge: Any, client: Client, outcome: Outcome) -> str:
     return RULES[outcome](judge, client)
 
 
+def wrong_numbers(client: Client, outcome: Outcome, told: dict[str, Any]) -> str:
+    """Judge what the log says of a connection that has ended well."""
+    if outcome is Outcome.BUILDER_REFUSED and not told["failed_dials"]:
+        return "no dial has failed"
+    if client.kind != "plain" or outcome is not Outcome.COMPLETED or client.ending != "finished":
+        return ""
+    if (told["bytes_up"], told["bytes_down"]) != (len(client.sent), len(client.sent)):
+        return f"{told['bytes_up']} bytes up and {told['bytes_down']} down are logged"
+    return ""
+
+
 def unexplained_end(judge: Any, client: Client) -> str:
     """Judge an end as the client sees it: a build is never cut for no reason, and nothing of it is lost."""
     ends = judge.served_from.get(client.name, [])
@@ -52,6 +63,21 @@ def _gone(judge: Any, client: Client) -> bool:
 
 def _left(judge: Any, client: Client) -> str:
     return "" if _gone(judge, client) else "it has not left"
+
+
+def _client_lost(judge: Any, client: Client) -> str:
+    link, _ = judge.accepted[client.peer]
+    if client.ending == "finished" and not link.harmed and not client.wrong:
+        return "it has finished in good order"
+    return _left(judge, client)
+
+
+def _left_while_held(judge: Any, client: Client) -> str:
+    link, _ = judge.accepted[client.peer]
+    lasted_s = judge.truth.now_s - judge.accepted_s[link]
+    if not link.server.read_bytes and lasted_s < judge.world.settings.probe_grace_s - ROUNDING_S:
+        return "it was a probe"
+    return _left(judge, client)
 
 
 def _builder_lost(judge: Any, client: Client) -> str:
@@ -121,10 +147,10 @@ def _completed(judge: Any, client: Client) -> str:
 
 RULES = {
     Outcome.COMPLETED: _completed,
-    Outcome.CLIENT_LOST: _left,
+    Outcome.CLIENT_LOST: _client_lost,
     Outcome.BUILDER_LOST: _builder_lost,
     Outcome.PROBE: _probe,
-    Outcome.LEFT_WHILE_HELD: _left,
+    Outcome.LEFT_WHILE_HELD: _left_while_held,
     Outcome.CANCELLED_WHILE_HELD: _cancelled,
     Outcome.PROTOCOL_ERROR: _misbehaved,
     Outcome.NOT_READY_IN_TIME: _too_late,

@@ -176,6 +176,7 @@ class _Calls:
         self._serve = serve
         self._transport = transport
         self._broken = False
+        self._acknowledged = False
         self._bodies: dict[int, bytearray] = {}
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         self._h2.initiate_connection()
@@ -202,6 +203,9 @@ class _Calls:
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamEnded) and event.stream_id not in given_up:
                 self._answer(event.stream_id)
+            elif isinstance(event, h2.events.SettingsAcknowledged):
+                assert not self._acknowledged, "our SETTINGS are acknowledged twice"
+                self._acknowledged = True
             elif isinstance(event, h2.events.StreamReset):
                 self._bodies.pop(event.stream_id, None)
         self._send()

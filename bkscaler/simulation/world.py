@@ -191,6 +191,9 @@ class World:
         process = self.process
         if process is not None and process.alive:
             self.say(f"{process.name} gets signal {number}")
-            if not process.draining:
+            again = process.draining
+            if not again:
                 self.judge.draining_since_s = self.clock.rightNow
             process.signal(number)
+            if again and process.alive:
+                self.judge.fail(f"{process.name} does not end at a second signal")

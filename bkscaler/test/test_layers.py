@@ -35,7 +35,8 @@ ROWS = """
       <- bench.__main__
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
 9  simulation.clock|links <- simulation.network|serving <- simulation.builders|process
-      <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|bounds
+      <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|promises
+      <- simulation.bounds
       <- simulation.judge
 10 simulation.acts <- simulation.visitors <- simulation.apifaults|podfaults|others <- simulation.plan
       <- simulation.run
