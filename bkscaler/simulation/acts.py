@@ -14,17 +14,17 @@ from typing import Any
 Act = Callable[[Any, Random], None]
 
 
-def wrong(world: Any) -> None:
-    """Take note that something goes wrong now."""
-    world.judge.truth.something_is_wrong()
+def wrong(world: Any, what: str = "others") -> None:
+    """Take note that something goes wrong now; see :meth:`Truth.something_is_wrong`."""
+    world.judge.truth.something_is_wrong(what)
 
 
-def until(world: Any, seconds: float, act: Callable[[], Any]) -> None:
+def until(world: Any, seconds: float, act: Callable[[], Any], what: str = "others") -> None:
     """Let trouble last for so long; then an act ends it."""
-    wrong(world)
+    wrong(world, what)
 
     def over() -> None:
-        wrong(world)
+        wrong(world, what)
         act()
 
     world.trouble_until(seconds, over)

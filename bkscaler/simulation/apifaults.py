@@ -15,20 +15,21 @@ def api_refuses(world: Any, chance: Random) -> None:
     code = chance.choice((409, 429, 500, 503, 504))
     trouble.code, trouble.only = code, "PATCH" if code == 409 else chance.choice(("", "", "PATCH", "GET"))
     trouble.retry_after_s = chance.choice((0, 0, 1, 5)) if code in {429, 503} else 0
-    until(world, chance.choice((0.3, 3.0, 30.0)), world.api.recover)
+    until(world, chance.choice((0.3, 3.0, 30.0)), world.api.recover, "api")
 
 
 def api_slow(world: Any, chance: Random) -> None:
     """Requests wait before they are looked at."""
     world.api.trouble.slow_s = chance.choice((0.3, 3.0, 20.0))
-    until(world, chance.choice((3.0, 30.0)), world.api.recover)
+    until(world, chance.choice((3.0, 30.0)), world.api.recover, "api")
 
 
 def api_loses_answers(world: Any, chance: Random) -> None:
-    """Requests are carried out, and their connection is cut before the answer."""
-    world.api.trouble.lose_answers = True
+    """Requests are carried out, and their connection is cut before the answer, or somebody says 504."""
+    spoilt = chance.random() < 0.3
+    world.api.trouble.spoil_answers, world.api.trouble.lose_answers = spoilt, not spoilt
     world.api.trouble.only = chance.choice(("PATCH", ""))
-    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover)
+    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover, "api")
 
 
 def api_cuts(world: Any, chance: Random) -> None:
@@ -36,7 +37,7 @@ def api_cuts(world: Any, chance: Random) -> None:
     world.api.trouble.cut_requests = True
     world.api.trouble.only = chance.choice(("PATCH", "", ""))
     cut_watches(world, chance)
-    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover)
+    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover, "api")
 
 
 def api_stale(world: Any, chance: Random) -> None:
@@ -44,53 +45,53 @@ def api_stale(world: Any, chance: Random) -> None:
     seconds = chance.choice((0.5, 3.0, 10.0))
     world.api.begin_stale()
     cut_watches(world, chance)
-    until(world, seconds, world.api.recover)
+    until(world, seconds, world.api.recover, "api")
     _visit_within(world, seconds, Random(f"{chance.random()}"))
 
 
 def api_killed(world: Any, chance: Random) -> None:
     """The server is killed, and comes back."""
     world.api.kill()
-    until(world, chance.choice((0.1, 3.0, 20.0, 90.0)), world.api.start)
+    until(world, chance.choice((0.1, 3.0, 20.0, 90.0, 300.0)), world.api.start, "api")
 
 
 def api_terminated(world: Any, chance: Random) -> None:
     """The server refuses, keeps its watches open and silent, and another comes up."""
     world.api.terminate(chance.choice((5.0, 60.0)))
-    until(world, chance.choice((0.1, 3.0, 20.0)), world.api.start)
+    until(world, chance.choice((0.1, 3.0, 20.0)), world.api.start, "api")
 
 
 def cut_watches(world: Any, chance: Random) -> None:
     """Every connection to the API server is cut."""
-    wrong(world)
+    wrong(world, "api")
     for link in world.api.links():
         link.cut()
 
 
 def cut_mid_line(world: Any, chance: Random) -> None:
     """Every connection to the API server is cut within what it delivers next."""
-    wrong(world)
+    wrong(world, "api")
     for link in world.api.links():
         link.cut_after_bytes = chance.randint(1, 3000)
 
 
 def silent_watches(world: Any, chance: Random) -> None:
     """Every connection to the API server falls silent for good."""
-    wrong(world)
+    wrong(world, "api")
     for link in world.api.links():
         link.fall_silent(None)
 
 
 def late_watches(world: Any, chance: Random) -> None:
     """What the API server sends takes long to arrive, on the connections that there are."""
-    wrong(world)
+    wrong(world, "api")
     for link in world.api.links():
         link.client.latency_s = chance.choice((0.5, 5.0, 20.0)) * chance.random()
 
 
 def forget_history(world: Any, chance: Random) -> None:
     """What happened before is forgotten: watches that resume are told 410, some of them at once."""
-    wrong(world)
+    wrong(world, "api")
     world.cluster.state.compact()
     if chance.random() < 0.5:
         world.api.fail_watches(chance.choice((410, 410, 500)))
@@ -98,9 +99,28 @@ def forget_history(world: Any, chance: Random) -> None:
         cut_watches(world, chance)
 
 
+def slow_look(world: Any, chance: Random) -> None:
+    """The next time that bkscaler looks while nobody is connected it has to wait, and clients come."""
+    seconds, later = chance.choice((0.3, 2.0, 8.0)), Random(f"{chance.random()}")
+
+    def read() -> None:
+        if world.judge.truth.client_ends() or not world.judge.truth.replicas():
+            return
+        disarm()
+        world.api.trouble.slow_s = seconds
+        until(world, seconds, world.api.recover, "api")
+        _visit_within(world, seconds, later)
+
+    def disarm() -> None:
+        world.api.on_read = lambda: None
+
+    world.api.on_read = read
+    world.trouble_until(1000.0, disarm)
+
+
 def scaling_unanswered(world: Any, chance: Random) -> None:
     """The next scale-down is carried out, and for a while nothing is heard any more of the API server."""
-    seconds, how = chance.choice((0.3, 2.0, 8.0)), chance.choice((_die, _be_cut_off, _be_late))
+    seconds, how = chance.choice((0.3, 2.0, 8.0)), chance.choice((_die, _be_cut_off, _be_late, _be_spoilt))
     down, later = chance.random() < 0.8, Random(f"{chance.random()}")
 
     def scaled(replicas: int) -> None:
@@ -127,7 +147,7 @@ def _visit_within(world: Any, seconds: float, chance: Random) -> None:
 def _die(world: Any, seconds: float) -> None:
     """It is killed, and comes back."""
     world.api.kill()
-    until(world, seconds, world.api.start)
+    until(world, seconds, world.api.start, "api")
 
 
 def _be_cut_off(world: Any, seconds: float) -> None:
@@ -135,7 +155,15 @@ def _be_cut_off(world: Any, seconds: float) -> None:
     world.api.trouble.cut_requests = True
     for link in world.api.links():
         link.cut()
-    until(world, seconds, world.api.recover)
+    until(world, seconds, world.api.recover, "api")
+
+
+def _be_spoilt(world: Any, seconds: float) -> None:
+    """Answers of what is carried out are replaced by 504; what is sent by itself is late."""
+    world.api.trouble.spoil_answers = True
+    for link in world.api.links():
+        link.client.latency_s = seconds
+    until(world, seconds, world.api.recover, "api")
 
 
 def _be_late(world: Any, seconds: float) -> None:
@@ -145,11 +173,11 @@ def _be_late(world: Any, seconds: float) -> None:
         link.client.latency_s = seconds
         if link.number % 2:
             link.fall_silent(None)
-    until(world, seconds, world.api.recover)
+    until(world, seconds, world.api.recover, "api")
 
 
 API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 2, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 2,
-    scaling_unanswered: 4,
+    scaling_unanswered: 4, slow_look: 3,
 }  # fmt: skip

@@ -185,6 +185,7 @@ class Builds(Client):
     :ivar pinged_s: when it sent the PING that is not answered yet; None when there is none.
     :ivar heard: whether anything has come back.
     :ivar has_cancelled: whether it has reset all its calls at some time.
+    :ivar cancelled_s: when it last did.
     :ivar answered: how many calls were answered by a builder.
     :ivar refusals: the words of answers that said that there is no builder.
     """
@@ -195,6 +196,7 @@ class Builds(Client):
         super().__init__(name, clock)
         self.answered = 0
         self.has_cancelled = self.heard = False
+        self.cancelled_s = 0.0
         self.spoke_s: float | None = None
         self.pinged_s: float | None = None
         self.refusals: list[str] = []
@@ -249,6 +251,7 @@ class Builds(Client):
                 self._h2.reset_stream(stream, error_code=8)
             self.calls.clear()
             self.has_cancelled = True
+            self.cancelled_s = self._clock.rightNow
             self._send()
 
     def finish(self) -> None:

@@ -9,9 +9,11 @@ read, a line of the log, the end of a connection. That nothing takes too long is
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 from bkscaler.observability.outcomes import Outcome
+from bkscaler.sandbox.podstatus import is_ready
 from bkscaler.sandbox.state import Change
 from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.clients import Builds, Client
@@ -26,7 +28,10 @@ HELD_BYTES = 2 * 16 * 1024
 HELD_HTTP2_BYTES = 65_535 + 65_536 + 64 * 1024
 """The same of one that does: its DATA, its other frames, and one read."""
 IN_FLIGHT_S, IN_FLIGHT_LATE_S = 1.0, 40.0
-"""How long after a client has left a request made for it may take effect, when all is well and otherwise."""
+"""How long after a client has left a request made for it may take effect, when all is well with
+the API server, and otherwise."""
+HEARD_S = 1.0
+"""How long it may take until bkscaler has heard of a change."""
 ROUNDING_S = 0.002
 NO_DEMAND = (Outcome.CANCELLED_WHILE_HELD, Outcome.PROBE, Outcome.OVER_LIMIT, Outcome.PROTOCOL_ERROR)
 """Ends that came after the demand had ended, or without any, or possibly so."""
@@ -45,6 +50,7 @@ class Judge:
     :ivar accepted_s: when.
     :ivar served_from: a client's connections at builders.
     :ivar builder_links: every connection that bkscaler has made to a builder, with when it ended.
+    :ivar dials: how often bkscaler has dialled ``api`` and ``builders`` since they were last counted.
     :ivar missing_s: when the StatefulSet was last seen to be missing.
     :ivar left_s: when a client was last connected.
     :ivar wanted_s: when one was last that wanted a builder.
@@ -62,16 +68,22 @@ class Judge:
         self.served_from: dict[str, list[End]] = {}
         self.draining_since_s = math.inf
         self.missing_s = -math.inf
+        self.dials: Counter[str] = Counter()
         self.builder_links: dict[Link, float] = {}
         self._run_s = self._demand_s = self.wanted_s = self.left_s = 0.0
+        self._changed_s = -math.inf
+        self._condemned_s = math.inf
+        self._unready_s: dict[str, float] = {}
         self._sent_away: set[str] = set()
         self._told_going: set[str] = set()
         self._uids: dict[str, str] = {}
         self._we_sleep = False
         network = world.network
         network.on_dial, network.on_link, network.on_end = self._dialled, self._linked, self._link_ended
+        world.api.on_hurry = self.fail
         world.builders.on_served = self._served
         world.cluster.state.subscribe("statefulsets", self._set_changed)
+        world.cluster.state.subscribe("pods", self._pod_changed)
 
     def fail(self, words: str) -> None:
         """Take note that something did not hold."""
@@ -114,7 +126,10 @@ class Judge:
 
     def _dialled(self, host: Host, ip: str) -> None:
         """No client is given a pod that bkscaler knows to be going, or that it has sent away."""
-        if not isinstance(host, Process) or ip == self.world.api.ip:
+        if not isinstance(host, Process):
+            return
+        self.dials["api" if ip == self.world.api.ip else "builders"] += 1
+        if ip == self.world.api.ip:
             return
         self.world.say(f"{host.name} dials {ip}")
         if self._we_sleep:
@@ -124,9 +139,33 @@ class Judge:
             gone = meta["uid"] in self._told_going or meta["uid"] in self._sent_away
             if gone and "deletionTimestamp" in meta:
                 self.fail(f"pod {meta['uid']} is dialled, which is going")
+        if self._is_well and (why := self._unfit(here)):
+            self.fail(f"{ip} is dialled, {why}")
         uid = self._uids.get(ip, "")
         if not here and (uid in self._told_going or uid in self._sent_away):
             self.fail(f"{ip} is dialled, whose pod {uid} is gone")
+
+    def _unfit(self, pods: list[dict[str, Any]]) -> str:
+        """Say what bkscaler should have known of a pod that it dials."""
+        before_s = self.truth.now_s - HEARD_S
+        asks = self.world.settings.readiness != "pod"
+        if not asks and any(self._unready_s.get(meta["uid"], math.inf) < before_s for meta in pods):
+            return "whose pod is not Ready"
+        return "whose set is being deleted" if self._condemned_s < before_s else ""
+
+    @property
+    def _is_well(self) -> bool:
+        """Whether bkscaler is in touch with the API server."""
+        run_s, now_s = self._run_s + HEARD_S, self.truth.now_s
+        return now_s > max(self.truth.api_trouble_s + IN_FLIGHT_LATE_S, run_s)
+
+    def _pod_changed(self, change: Change) -> None:
+        """Take note since when a pod has not been Ready."""
+        uid = change.object["metadata"]["uid"]
+        if is_ready(change.object):
+            self._unready_s.pop(uid, None)
+        else:
+            self._unready_s.setdefault(uid, self.truth.now_s)
 
     def _linked(self, link: Link) -> None:
         """Follow what concerns bkscaler."""
@@ -180,12 +219,15 @@ class Judge:
         before = 0 if change.previous is None else change.previous["spec"].get("replicas", 1)
         after = 0 if change.type == "DELETED" else change.object["spec"].get("replicas", 1)
         hand = self.truth.hand
+        condemned = "deletionTimestamp" in change.object["metadata"] and change.type != "DELETED"
+        self._condemned_s = min(self._condemned_s, self.truth.now_s) if condemned else math.inf
         if before == after:
             return
         self.world.say(f"replicas {before} -> {after} by {hand}")
         self._we_sleep = after == 0 and hand == "bkscaler"
         if hand != "bkscaler":
             self.truth.something_is_wrong()
+            self._changed_s = self.truth.now_s
         elif after < before:
             self._scaled_down()
         elif not any(map(self.wants, self.truth.client_ends())):
@@ -230,4 +272,5 @@ class Judge:
 
     @property
     def _in_flight_s(self) -> float:
-        return IN_FLIGHT_S if self.truth.calm else IN_FLIGHT_LATE_S
+        """How long after its reason a request may take effect."""
+        return IN_FLIGHT_S if self._is_well else IN_FLIGHT_LATE_S

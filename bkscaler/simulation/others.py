@@ -19,15 +19,19 @@ def somebody_scales(world: Any, chance: Random) -> None:
 
 
 def set_replaced(world: Any, chance: Random) -> None:
-    """The StatefulSet is deleted, and made anew."""
+    """The StatefulSet is deleted, at once or after having been about to be for a while, and made anew."""
     wrong(world)
-    world.by_hand(world.cluster.delete_set)
-    replicas = chance.choice((0, 1))
-    until(
-        world,
-        chance.choice((0.1, 2.0, 20.0)),
-        lambda: world.by_hand(lambda: world.cluster.create_set(replicas)),
-    )
+    replicas, away_s = chance.choice((0, 1)), chance.choice((0.1, 2.0, 20.0))
+
+    def delete() -> None:
+        world.by_hand(world.cluster.delete_set)
+        until(world, away_s, lambda: world.by_hand(lambda: world.cluster.create_set(replicas)))
+
+    if chance.random() < 0.5:
+        delete()
+    else:
+        world.by_hand(world.condemn_set)
+        until(world, chance.choice((0.5, 3.0, 10.0)), delete)
 
 
 def set_touched(world: Any, chance: Random) -> None:

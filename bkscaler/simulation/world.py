@@ -18,6 +18,7 @@ from bkscaler.config import Settings, read_settings
 from bkscaler.kube.auth import ClusterAccess, StaticToken
 from bkscaler.sandbox.cluster import EPOCH, ClusterSettings, make_cluster
 from bkscaler.sandbox.failures import ApiFailure
+from bkscaler.sandbox.objects import stamp
 from bkscaler.simulation.apiserver import ApiServer
 from bkscaler.simulation.builders import Builders
 from bkscaler.simulation.clients import Client, Connecting
@@ -155,6 +156,13 @@ class World:
         finally:
             self.judge.truth.hand = "bkscaler"
 
+    def condemn_set(self) -> None:
+        """Begin to delete the StatefulSet, as with ``--cascade=foreground``: it is there, and going."""
+        self.cluster.stateful_set()
+        key = self.settings.sts_namespace, self.settings.sts_name
+        going = {"deletionTimestamp": stamp(self.wall_time()), "deletionGracePeriodSeconds": 0}
+        self.cluster.state.edit("statefulsets", *key, lambda value: value["metadata"].update(going))
+
     def trouble_until(self, seconds: float, over: Callable[[], object]) -> None:
         """Let a trouble last for so long, or until everything is mended."""
         self._troubles.append(over)
@@ -176,9 +184,8 @@ class World:
 
     def mend_everything(self) -> None:
         """End all trouble."""
-        troubles, self._troubles = self._troubles, []
-        for over in troubles:
-            over()
+        while self._troubles:
+            self._troubles.pop(0)()
 
     def everybody_leaves(self) -> None:
         """Let each client that is still there leave."""
