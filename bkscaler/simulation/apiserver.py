@@ -60,6 +60,8 @@ class ApiServer:
     :ivar requests: how many have come.
     :ivar read_s: when it last answered a read of the StatefulSet.
     :ivar on_read: told that a read of the StatefulSet has come.
+    :ivar on_asked: says how things stand when a scale request comes.
+    :ivar facts: what it has said of the request that is being carried out.
     :ivar on_hurry: told of a scale request that has not waited for as long as it was asked to.
     :ivar on_scaled: told the replicas of each scale request that was carried out, before anybody hears of it.
     """
@@ -68,6 +70,8 @@ class ApiServer:
         self.trouble = Trouble()
         self.log: Callable[[str], None] = lambda line: None
         self.on_read: Callable[[], None] = lambda: None
+        self.on_asked: Callable[[], Any] = lambda: None
+        self.facts: Any = None
         self.on_hurry: Callable[[str], None] = lambda words: None
         self._leave_alone: dict[tuple[Any, bytes], float] = {}
         self.on_scaled: Callable[[int], None] = lambda replicas: None
@@ -136,6 +140,8 @@ class ApiServer:
         self.requests += 1
         if b"/statefulsets?" in request.uri and b"watch=" not in request.uri:
             self.on_read()
+        if request.path.endswith(b"/scale"):
+            request.facts = self.on_asked()
         trouble = self.trouble
         if trouble.slow_s:
             self._network.clock.callLater(trouble.slow_s * self._random(), self._serve_late, request)
@@ -173,6 +179,7 @@ class ApiServer:
             self._keep(request)
         if trouble.spoil_answers and (not trouble.only or trouble.only == request.method.decode()):
             self._spoil(request)
+        self.facts = getattr(request, "facts", None)
         self._cluster.root.render(request)
         self.log(f"{what}: {request.code}")
         if trouble.lose_answers and (not trouble.only or trouble.only == request.method.decode()):

@@ -80,7 +80,7 @@ class Judge:
         self._we_sleep = False
         network = world.network
         network.on_dial, network.on_link, network.on_end = self._dialled, self._linked, self._link_ended
-        world.api.on_hurry = self.fail
+        world.api.on_hurry, world.api.on_asked = self.fail, self._too_early
         world.builders.on_served = self._served
         world.cluster.state.subscribe("statefulsets", self._set_changed)
         world.cluster.state.subscribe("pods", self._pod_changed)
@@ -252,17 +252,24 @@ class Judge:
         """
         for link in self.truth.builder_links():
             self.fail(f"scaled down while {link} was open")
-        idle_s = self.truth.now_s - max(self._demand_s, self._run_s)
-        if idle_s < self.world.settings.idle_timeout_s - ROUNDING_S:
-            self.fail(f"scaled down after {idle_s:.3f} s without demand")
-        if (
-            self.world.api.read_s
-            < self.truth.now_s - idle_s + self.world.settings.idle_timeout_s - ROUNDING_S
-        ):
-            self.fail("scaled down without a look")
+        for why in self.world.api.facts:
+            self.fail(f"scaled down {why}")
         if self.truth.now_s > self.draining_since_s + self._in_flight_s:
             self.fail("scaled down while draining")
         self._sent_away |= {pod["metadata"]["uid"] for pod in self.truth.pods()}
+
+    def _too_early(self) -> list[str]:
+        """Say what speaks against a scale-down that is asked for now."""
+        now_s, timeout_s = self.truth.now_s, self.world.settings.idle_timeout_s - ROUNDING_S
+        since_s = max(self._demand_s, self._run_s)
+        reasons = []
+        if now_s < since_s + timeout_s:
+            reasons.append(f"after {now_s - since_s:.3f} s without demand")
+        if self._is_well and now_s < self._changed_s + timeout_s:
+            reasons.append(f"{now_s - self._changed_s:.3f} s after somebody else has scaled")
+        if self.world.api.read_s < since_s + timeout_s:
+            reasons.append("without a look")
+        return reasons
 
     def _scaled_up_for_nobody(self) -> None:
         """A request for a client that has left may still be on its way, but not for long."""
