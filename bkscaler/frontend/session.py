@@ -283,6 +283,8 @@ class Session:
             if failures or not ready.called:
                 self._wait_in_earnest()
             replica = await ready
+            if self.held.kind is Kind.HTTP2_PART:
+                replica = await self._after_preface(hold)
             try:
                 return await self._dial(replica)
             except DialFailed as error:
@@ -292,6 +294,15 @@ class Session:
                 self.log.debug("dial failed: {error}", error=str(error))
             await deferLater(self._shared.clock, REDIAL.delay_s(failures, self._shared.random))
 
+    async def _after_preface(self, hold: Hold) -> Replica:
+        """Wait for the rest of a preface, a little; a builder that was ready before need not be so then."""
+        await self._more_bytes_until(self._shared.clock.seconds() + PREFACE_LIMIT_S)
+        replica = hold.ready_now()
+        if replica is None:
+            self._wait_in_earnest()
+            replica = await hold.when_ready()
+        return replica
+
     def _wait_in_earnest(self) -> None:
         """Keep the timers of a wait; a first dial to a builder that is there has limits of its own."""
         self._timers.keep("engage", self._began_s + self._shared.hold_after_s, self.held.engage)
@@ -299,8 +310,6 @@ class Session:
 
     async def _dial(self, replica: Replica) -> tuple[Leg, bytes]:
         """Connect to one replica; from an HTTP/2 client's builder wait for the first words."""
-        if self.held.kind is Kind.HTTP2_PART:
-            await self._more_bytes_until(self._shared.clock.seconds() + PREFACE_LIMIT_S)
         builder = await self._shared.dialer.dial(replica)
         if self.held.kind is not Kind.HTTP2:
             return builder, b""

@@ -7,6 +7,7 @@ recorded as it leaves, for the judge.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ class Trouble:
     :param retry_after_s: its ``Retry-After``; 0 for none.
     :param slow_s: the longest that a request waits before it is looked at.
     :param lose_answers: whether requests are carried out and their connection is cut before the answer.
+    :param spoil_answers: whether requests are carried out and answered with 504, as by something in between.
     :param cut_requests: whether connections are cut before the request is looked at.
     :param stale: whether lists are answered as they were when this began.
     """
@@ -44,6 +46,7 @@ class Trouble:
     retry_after_s: int = 0
     slow_s: float = 0.0
     lose_answers: bool = False
+    spoil_answers: bool = False
     cut_requests: bool = False
     stale: bool = False
 
@@ -54,12 +57,26 @@ class ApiServer:
 
     :ivar trouble: what is wrong with it now.
     :ivar log: told each request with what is done about it.
+    :ivar requests: how many have come.
+    :ivar read_s: when it last answered a read of the StatefulSet.
+    :ivar on_read: told that a read of the StatefulSet has come.
+    :ivar on_asked: says how things stand when a scale request comes.
+    :ivar facts: what it has said of the request that is being carried out.
+    :ivar on_hurry: told of a scale request that has not waited for as long as it was asked to.
+    :ivar on_scaled: told the replicas of each scale request that was carried out, before anybody hears of it.
     """
 
     def __init__(self, network: Network, ip: str, cluster: Cluster, random: Random) -> None:
         self.trouble = Trouble()
         self.log: Callable[[str], None] = lambda line: None
+        self.on_read: Callable[[], None] = lambda: None
+        self.on_asked: Callable[[], Any] = lambda: None
+        self.facts: Any = None
+        self.on_hurry: Callable[[str], None] = lambda words: None
+        self._leave_alone: dict[tuple[Any, bytes], float] = {}
+        self.on_scaled: Callable[[int], None] = lambda replicas: None
         self.requests = 0
+        self.read_s = -math.inf
         self.host: Host | None = None
         self._network = network
         self.ip = ip
@@ -112,13 +129,20 @@ class ApiServer:
         self.trouble = Trouble()
 
     def begin_stale(self) -> None:
-        """From now on answer lists as they are answered now."""
+        """
+        From now on answer lists as they were answered last, until a scale-down is carried out: nobody could
+        tell what has become of that, if this server then answered as of a time before.
+        """
         self._old_lists = dict(self._lists)
         self.trouble.stale = True
 
     def serve(self, request: Any) -> None:
         """Look at a request, later if the server is slow."""
         self.requests += 1
+        if b"/statefulsets?" in request.uri and b"watch=" not in request.uri:
+            self.on_read()
+        if request.path.endswith(b"/scale"):
+            request.facts = self.on_asked()
         trouble = self.trouble
         if trouble.slow_s:
             self._network.clock.callLater(trouble.slow_s * self._random(), self._serve_late, request)
@@ -133,6 +157,7 @@ class ApiServer:
     def _serve(self, request: Any) -> None:
         trouble, link = self.trouble, request.channel.transport.link
         what = f"{request.method.decode()} {request.uri.decode()}"
+        self._look_at_hurry(request, link)
         applies = not trouble.only or trouble.only == request.method.decode()
         if trouble.cut_requests and applies:
             self.log(f"{what}: cut")
@@ -145,22 +170,56 @@ class ApiServer:
 
     def _answer(self, request: Any, what: str, trouble: Trouble, link: Link) -> None:
         old = self._old_lists.get(request.uri) if trouble.stale and request.method == b"GET" else None
+        if b"/statefulsets?" in request.uri and b"watch=" not in request.uri:
+            self.read_s = self._network.clock.rightNow
         if old is not None:
             self.log(f"{what}: stale")
             send_text(request, old)
             return
         if request.method == b"GET" and b"watch=" not in request.uri:
             self._keep(request)
+        if trouble.spoil_answers and (not trouble.only or trouble.only == request.method.decode()):
+            self._spoil(request)
+        self.facts = getattr(request, "facts", None)
         self._cluster.root.render(request)
         self.log(f"{what}: {request.code}")
         if trouble.lose_answers and (not trouble.only or trouble.only == request.method.decode()):
             self.log(f"{what}: answer lost")
             link.cut()
+        if request.method == b"PATCH" and request.path.endswith(b"/scale") and request.code in {200, 504}:
+            self._was_scaled(self._cluster.stateful_set()["spec"].get("replicas", 0))
+
+    def _was_scaled(self, replicas: int) -> None:
+        if not replicas:
+            self._old_lists.clear()
+        self.on_scaled(replicas)
+
+    def _look_at_hurry(self, request: Any, link: Link) -> None:
+        """Remember which scale request has to wait for how long, and tell when it has not."""
+        if not request.path.endswith(b"/scale"):
+            return
+        what = link.client.host, request.content.read()[-20:]
+        request.content.seek(0)
+        now_s, free_s = self._network.clock.rightNow, self._leave_alone.pop(what, 0.0)
+        if now_s < free_s - 0.1:
+            self.on_hurry(f"the server was asked again {free_s - now_s:.1f} s too early")
+        if self.trouble.code and self.trouble.only in {"", "PATCH"}:
+            self._leave_alone[what] = now_s + self.trouble.retry_after_s
 
     def _refuse(self, request: Any, trouble: Trouble) -> None:
         headers = {"Retry-After": str(trouble.retry_after_s)} if trouble.retry_after_s else {}
         words = {409: "the object has been modified", 429: "Too many requests"}.get(trouble.code, "oh no")
         send_text(request, words, code=trouble.code, headers=headers)
+
+    def _spoil(self, request: Any) -> None:
+        """Let a request be answered with 504, whatever becomes of it."""
+        write = request.write
+
+        def spoil(data: bytes) -> None:
+            request.setResponseCode(504)
+            write(data)
+
+        request.write = spoil
 
     def _keep(self, request: Any) -> None:
         """Remember a list's answer, to give it again when it has become stale."""

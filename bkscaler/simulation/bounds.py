@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from bkscaler.frontend.session import LINGER_S
-from bkscaler.simulation.clients import Client, Garbage
+from bkscaler.simulation.clients import Builds, Client, Garbage
 from bkscaler.simulation.links import End
+from bkscaler.simulation.promises import Promises
 
 LOOK_EVERY_S = 1.0
 """How often things are compared, about."""
@@ -19,12 +20,16 @@ STARTING_S = 0.1
 """Until then bkscaler is not expected to be in touch with anything."""
 REQUESTS_PER_LOOK = 80
 """More requests in so short a time are a loop that nobody stops."""
+DIALS_PER_LOOK = 12
+"""The same of dials of builders, for each client."""
 CALM_S = 4.0
 """How late anything may be when nothing has gone wrong."""
-SLEEP_LATE_S = 200.0
-"""How late the builder may fall asleep after trouble."""
-WAKE_LATE_S = 60.0
-"""How late it may be woken, or a client be joined, after trouble."""
+LATE_S = 12.0
+"""The same after other trouble than with the API server."""
+SLEEP_LATE_S = 120.0
+"""How late the builder may fall asleep after trouble with the API server."""
+WAKE_LATE_S = 30.0
+"""How late it may be woken, or a client be joined, after that."""
 END_LATE_S = 5.0
 """How late a client may be told that its time is over."""
 
@@ -41,8 +46,10 @@ class Bounds:
         self._truth = judge.truth
         self._settings = judge.world.settings
         self._looked_s = -LOOK_EVERY_S
+        self._promises = Promises(judge)
         self._requests = 0
-        self._restless_s = self._unhealthy_s = self._up_s = self._unready_s = 0.0
+        self._clients = 0
+        self._restless_s = self._unhealthy_s = self._up_s = self._unready_s = self._hopeful_s = 0.0
 
     def look(self, now_s: float) -> None:
         """
@@ -53,27 +60,45 @@ class Bounds:
         if now_s < self._looked_s + LOOK_EVERY_S:
             return
         self._looked_s = now_s
-        api = self._judge.world.api
-        requests, self._requests = api.requests - self._requests, api.requests
-        if requests > REQUESTS_PER_LOOK:
-            self._judge.fail(f"{requests} requests at once")
+        self._judge_loops()
         self._note(now_s)
         self._judge_sleep(now_s)
+        self._promises.look(now_s)
         for end in self._truth.client_ends():
             self._judge_client(end, self._truth.client_of(end), now_s)
+
+    def _judge_loops(self) -> None:
+        """Nobody is asked or dialled again and again."""
+        api, dials = self._judge.world.api, self._judge.dials
+        requests, self._requests = api.requests - self._requests, api.requests
+        if max(requests, dials["api"]) > REQUESTS_PER_LOOK:
+            self._judge.fail(f"{requests} requests at once, and {dials['api']} dials")
+        before, self._clients = self._clients, len(self._truth.client_ends())
+        if dials["builders"] > DIALS_PER_LOOK * (1 + max(before, self._clients)):
+            self._judge.fail(f"{dials['builders']} dials of builders at once")
+        dials.clear()
 
     def _note(self, now_s: float) -> None:
         """Take note since when things have been as they are."""
         truth, process = self._truth, self._truth.process()
-        exists = truth.stateful_set() is not None
-        if not exists:
+        exists = truth.set_is_well()
+        if truth.stateful_set() is None:
             self._judge.missing_s = now_s
         healthy = process is not None and not process.draining and exists and truth.api_is_fine()
         if not healthy and now_s > STARTING_S:
             self._unhealthy_s = now_s
             truth.trouble_s = now_s
-        if not healthy or truth.client_ends():
+        if not truth.api_is_fine():
+            truth.api_trouble_s = now_s
+        ends = truth.client_ends()
+        if not healthy or any(map(self._judge.wants, ends)):
             self._restless_s = now_s
+        cancelled = [
+            client.cancelled_s for client in map(truth.client_of, ends) if isinstance(client, Builds)
+        ]
+        self._restless_s = max(self._restless_s, *cancelled, 0.0)
+        if not healthy or not truth.hopeless():
+            self._hopeful_s = now_s
         if truth.replicas() > 0:
             self._up_s = now_s
         if truth.ready_builder() is None:
@@ -82,9 +107,15 @@ class Bounds:
     def _judge_sleep(self, now_s: float) -> None:
         """Without clients, and with an API that answers, the builder is asleep in time."""
         restless_s = max(self._restless_s, self._truth.trouble_s, self._judge.wanted_s)
-        limit_s = self._settings.idle_timeout_s + (CALM_S if self._truth.calm else SLEEP_LATE_S)
+        limit_s = self._settings.idle_timeout_s + self._late_s(SLEEP_LATE_S, now_s)
         if self._truth.replicas() > 0 and now_s - restless_s > limit_s:
             self._judge.fail(f"still awake {now_s - restless_s:.0f} s after anybody needed it")
+
+    def _late_s(self, most_s: float, now_s: float) -> float:
+        """Say how late things may be now."""
+        if self._truth.calm:
+            return CALM_S
+        return most_s if now_s < self._truth.api_trouble_s + SLEEP_LATE_S else LATE_S
 
     def _judge_client(self, end: End, client: Client, now_s: float) -> None:
         """A client that waits is served in time, or told in time that it is not."""
@@ -99,7 +130,9 @@ class Bounds:
             return
         if now_s - client.asked_s > self._settings.ready_wait_timeout_s + END_LATE_S:
             self._judge.fail(f"{client} has waited for {now_s - client.asked_s:.0f} s and was not told")
-        late_s = CALM_S if self._truth.calm else WAKE_LATE_S
+        late_s = self._late_s(WAKE_LATE_S, now_s)
+        if now_s - max(client.asked_s, self._hopeful_s) > self._settings.give_up_after_s + END_LATE_S:
+            self._judge.fail(f"{client} waits for what cannot come")
         since_s = max(client.asked_s, self._unhealthy_s, self._truth.trouble_s)
         if now_s - max(since_s, self._up_s) > late_s:
             self._judge.fail(f"{client} waits, and nothing is woken for it")

@@ -20,9 +20,9 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from bkscaler.simulation.builders import TAG_BYTES
 from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import DEAD_PEER_S
+from bkscaler.simulation.serving import TAG_BYTES
 
 
 def _counted(first: int, end: int) -> bytes:
@@ -193,7 +193,11 @@ class Builds(Client):
     """
     A gRPC client: several builds, one after another, over one connection.
 
+    :ivar spoke_s: when it began to speak; None before.
+    :ivar pinged_s: when it sent the PING that is not answered yet; None when there is none.
+    :ivar heard: whether anything has come back.
     :ivar has_cancelled: whether it has reset all its calls at some time.
+    :ivar cancelled_s: when it last did.
     :ivar answered: how many calls were answered by a builder.
     :ivar refusals: the words of answers that said that there is no builder.
     """
@@ -203,7 +207,10 @@ class Builds(Client):
     def __init__(self, name: str, clock: VirtualTime) -> None:
         super().__init__(name, clock)
         self.answered = 0
-        self.has_cancelled = False
+        self.has_cancelled = self.heard = False
+        self.cancelled_s = 0.0
+        self.spoke_s: float | None = None
+        self.pinged_s: float | None = None
         self.refusals: list[str] = []
         self.calls: dict[int, tuple[bytes, bytearray]] = {}
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
@@ -215,6 +222,7 @@ class Builds(Client):
             return
         if not self._greeted:
             self._greeted = True
+            self.spoke_s = self._clock.rightNow
             self._h2.initiate_connection()
         if self.has_spoken and not self.calls:
             self.asked_s = self._clock.rightNow
@@ -236,9 +244,15 @@ class Builds(Client):
         """Whether a call of its waits for an answer."""
         return super().wants and bool(self.calls)
 
+    @property
+    def wants_nothing(self) -> bool:
+        """Whether it has reset its calls, and has none."""
+        return self.has_cancelled and not self.calls
+
     def ping(self) -> None:
         """Ask whether anybody is there."""
         if self.open and not self.ending and self._greeted:
+            self.pinged_s = self.pinged_s or self._clock.rightNow
             self._h2.ping(b"\0" * 8)
             self._send()
 
@@ -249,6 +263,7 @@ class Builds(Client):
                 self._h2.reset_stream(stream, error_code=8)
             self.calls.clear()
             self.has_cancelled = True
+            self.cancelled_s = self._clock.rightNow
             self._send()
 
     def finish(self) -> None:
@@ -257,6 +272,7 @@ class Builds(Client):
 
     def dataReceived(self, data: bytes) -> None:
         """Take answers."""
+        self.heard = True
         try:
             events = self._h2.receive_data(data)
         except h2.exceptions.H2Error as error:
@@ -274,6 +290,8 @@ class Builds(Client):
             if headers.get(b"grpc-status", b"0") != b"0" and event.stream_id in self.calls:
                 self.refusals.append(headers.get(b"grpc-message", b"").decode())
                 self.calls.pop(event.stream_id)
+        elif isinstance(event, h2.events.PingAckReceived):
+            self.pinged_s = None
         elif isinstance(event, h2.events.DataReceived):
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             if event.stream_id in self.calls:

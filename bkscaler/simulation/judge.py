@@ -9,16 +9,18 @@ read, a line of the log, the end of a connection. That nothing takes too long is
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 from bkscaler.observability.outcomes import Outcome
+from bkscaler.sandbox.podstatus import is_ready
 from bkscaler.sandbox.state import Change
 from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.clients import Builds, Client
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Host
 from bkscaler.simulation.process import Process
-from bkscaler.simulation.reasons import unexplained_end, unexplained_outcome
+from bkscaler.simulation.reasons import unexplained_end, unexplained_outcome, wrong_numbers
 from bkscaler.simulation.truth import Truth, going
 
 HELD_BYTES = 2 * 16 * 1024
@@ -26,7 +28,10 @@ HELD_BYTES = 2 * 16 * 1024
 HELD_HTTP2_BYTES = 65_535 + 65_536 + 64 * 1024
 """The same of one that does: its DATA, its other frames, and one read."""
 IN_FLIGHT_S, IN_FLIGHT_LATE_S = 1.0, 40.0
-"""How long after a client has left a request made for it may take effect, when all is well and otherwise."""
+"""How long after a client has left a request made for it may take effect, when all is well with
+the API server, and otherwise."""
+HEARD_S = 1.0
+"""How long it may take until bkscaler has heard of a change."""
 ROUNDING_S = 0.002
 NO_DEMAND = (Outcome.CANCELLED_WHILE_HELD, Outcome.PROBE, Outcome.OVER_LIMIT, Outcome.PROTOCOL_ERROR)
 """Ends that came after the demand had ended, or without any, or possibly so."""
@@ -42,10 +47,13 @@ class Judge:
     :ivar outcomes: how connections have ended, by the client's address.
     :ivar ended_s: when.
     :ivar accepted: every connection that bkscaler has accepted, with the process that did.
+    :ivar accepted_s: when.
     :ivar served_from: a client's connections at builders.
-    :ivar builder_links: every connection that bkscaler has made to a builder.
+    :ivar builder_links: every connection that bkscaler has made to a builder, with when it ended.
+    :ivar dials: how often bkscaler has dialled ``api`` and ``builders`` since they were last counted.
     :ivar missing_s: when the StatefulSet was last seen to be missing.
-    :ivar wanted_s: when a client was last connected.
+    :ivar left_s: when a client was last connected.
+    :ivar wanted_s: when one was last that wanted a builder.
     :ivar draining_since_s: when the process was told to end.
     """
 
@@ -56,19 +64,26 @@ class Judge:
         self.outcomes: dict[str, Outcome] = {}
         self.ended_s: dict[str, float] = {}
         self.accepted: dict[str, tuple[Link, Process]] = {}
+        self.accepted_s: dict[Link, float] = {}
         self.served_from: dict[str, list[End]] = {}
         self.draining_since_s = math.inf
         self.missing_s = -math.inf
-        self.builder_links: list[Link] = []
-        self._run_s = self._demand_s = self.wanted_s = 0.0
+        self.dials: Counter[str] = Counter()
+        self.builder_links: dict[Link, float] = {}
+        self._run_s = self._demand_s = self.wanted_s = self.left_s = 0.0
+        self._changed_s = -math.inf
+        self._condemned_s = math.inf
+        self._unready_s: dict[str, float] = {}
         self._sent_away: set[str] = set()
         self._told_going: set[str] = set()
         self._uids: dict[str, str] = {}
         self._we_sleep = False
         network = world.network
         network.on_dial, network.on_link, network.on_end = self._dialled, self._linked, self._link_ended
+        world.api.on_hurry, world.api.on_asked = self.fail, self._too_early
         world.builders.on_served = self._served
         world.cluster.state.subscribe("statefulsets", self._set_changed)
+        world.cluster.state.subscribe("pods", self._pod_changed)
 
     def fail(self, words: str) -> None:
         """Take note that something did not hold."""
@@ -94,9 +109,9 @@ class Judge:
         if failure is not None:
             self.fail(f"unexpected: {failure.getErrorMessage()}\n{failure.getTraceback()}")
         elif event.get("event") == "connection_ended":
-            self._ended(event["peer"], Outcome(event["outcome"]))
+            self._ended(event["peer"], Outcome(event["outcome"]), event)
 
-    def _ended(self, peer: str, outcome: Outcome) -> None:
+    def _ended(self, peer: str, outcome: Outcome, told: dict[str, Any]) -> None:
         client = self.world.by_peer.get(peer)
         if peer in self.outcomes or client is None:
             self.fail(f"{peer} has ended twice, or never begun: {outcome.value}")
@@ -105,13 +120,16 @@ class Judge:
         self.ended_s[peer] = self.truth.now_s
         if outcome not in NO_DEMAND:
             self._demand_s = self.truth.now_s
-        wrong = unexplained_outcome(self, client, outcome)
+        wrong = unexplained_outcome(self, client, outcome) or wrong_numbers(client, outcome, told)
         if wrong:
             self.fail(f"{client} ended as {outcome.value}, but {wrong}")
 
     def _dialled(self, host: Host, ip: str) -> None:
         """No client is given a pod that bkscaler knows to be going, or that it has sent away."""
-        if not isinstance(host, Process) or ip == self.world.api.ip:
+        if not isinstance(host, Process):
+            return
+        self.dials["api" if ip == self.world.api.ip else "builders"] += 1
+        if ip == self.world.api.ip:
             return
         self.world.say(f"{host.name} dials {ip}")
         if self._we_sleep:
@@ -121,9 +139,33 @@ class Judge:
             gone = meta["uid"] in self._told_going or meta["uid"] in self._sent_away
             if gone and "deletionTimestamp" in meta:
                 self.fail(f"pod {meta['uid']} is dialled, which is going")
+        if self._is_well and (why := self._unfit(here)):
+            self.fail(f"{ip} is dialled, {why}")
         uid = self._uids.get(ip, "")
         if not here and (uid in self._told_going or uid in self._sent_away):
             self.fail(f"{ip} is dialled, whose pod {uid} is gone")
+
+    def _unfit(self, pods: list[dict[str, Any]]) -> str:
+        """Say what bkscaler should have known of a pod that it dials."""
+        before_s = self.truth.now_s - HEARD_S
+        asks = self.world.settings.readiness != "pod"
+        if not asks and any(self._unready_s.get(meta["uid"], math.inf) < before_s for meta in pods):
+            return "whose pod is not Ready"
+        return "whose set is being deleted" if self._condemned_s < before_s else ""
+
+    @property
+    def _is_well(self) -> bool:
+        """Whether bkscaler is in touch with the API server."""
+        run_s, now_s = self._run_s + HEARD_S, self.truth.now_s
+        return now_s > max(self.truth.api_trouble_s + IN_FLIGHT_LATE_S, run_s)
+
+    def _pod_changed(self, change: Change) -> None:
+        """Take note since when a pod has not been Ready."""
+        uid = change.object["metadata"]["uid"]
+        if is_ready(change.object):
+            self._unready_s.pop(uid, None)
+        else:
+            self._unready_s.setdefault(uid, self.truth.now_s)
 
     def _linked(self, link: Link) -> None:
         """Follow what concerns bkscaler."""
@@ -133,16 +175,23 @@ class Judge:
             peer = f"{link.client.address.host}:{link.client.address.port}"
             self.world.by_peer[peer] = client
             self.accepted[peer] = link, there
+            self.accepted_s[link] = self.truth.now_s
+            if there.draining and self.truth.now_s > self.draining_since_s:
+                self.fail(f"{there.name} accepts {client}, although it was told to end")
             link.server.on_data = lambda data: self._read(link, client)
         elif isinstance(here, Process) and isinstance(there, Builder):
             self._uids[there.ip] = there.uid
-            self.builder_links.append(link)
+            self.builder_links[link] = math.inf
         elif isinstance(here, Process):
             link.client.on_data = lambda data: self._told_going.update(going(data))
 
     def _link_ended(self, link: Link, end: End) -> None:
         if end is link.server and isinstance(end.host, Process):
-            self.wanted_s = self.truth.now_s
+            self.left_s = self.truth.now_s
+            if self._has_wanted(end):
+                self.wanted_s = self.truth.now_s
+        elif link in self.builder_links and end is link.client:
+            self.builder_links[link] = self.truth.now_s
 
     def _read(self, link: Link, client: Client) -> None:
         """Not more is held of a client than the bound."""
@@ -170,28 +219,65 @@ class Judge:
         before = 0 if change.previous is None else change.previous["spec"].get("replicas", 1)
         after = 0 if change.type == "DELETED" else change.object["spec"].get("replicas", 1)
         hand = self.truth.hand
+        condemned = "deletionTimestamp" in change.object["metadata"] and change.type != "DELETED"
+        self._condemned_s = min(self._condemned_s, self.truth.now_s) if condemned else math.inf
         if before == after:
             return
         self.world.say(f"replicas {before} -> {after} by {hand}")
         self._we_sleep = after == 0 and hand == "bkscaler"
         if hand != "bkscaler":
             self.truth.something_is_wrong()
+            self._changed_s = self.truth.now_s
         elif after < before:
             self._scaled_down()
-        elif not self.truth.client_ends():
+        elif not any(map(self.wants, self.truth.client_ends())):
             self._scaled_up_for_nobody()
 
+    def wants(self, end: End) -> bool:
+        """Whether the client at bkscaler's end of a connection may want a builder."""
+        client = self.truth.client_of(end)
+        joined = client.name in self.served_from
+        cancelled = isinstance(client, Builds) and client.wants_nothing and not joined
+        return client.peer not in self.outcomes and not cancelled and self._has_wanted(end)
+
+    def _has_wanted(self, end: End) -> bool:
+        """Whether a client has spoken, or been there for longer than a health check."""
+        grace_s = self.world.settings.probe_grace_s - ROUNDING_S
+        return end.read_bytes > 0 or self.truth.now_s >= self.accepted_s[end.link] + grace_s
+
     def _scaled_down(self) -> None:
-        """Nobody is joined when bkscaler takes the builder away, and it was idle for as long as was asked."""
+        """
+        Nobody is joined when bkscaler takes the builder away, and it was idle for as long as was asked; it
+        has looked since then. One that is draining leaves the builder to its successor.
+        """
         for link in self.truth.builder_links():
             self.fail(f"scaled down while {link} was open")
-        idle_s = self.truth.now_s - max(self._demand_s, self._run_s)
-        if idle_s < self.world.settings.idle_timeout_s - ROUNDING_S:
-            self.fail(f"scaled down after {idle_s:.3f} s without demand")
+        for why in self.world.api.facts:
+            self.fail(f"scaled down {why}")
+        if self.truth.now_s > self.draining_since_s + self._in_flight_s:
+            self.fail("scaled down while draining")
         self._sent_away |= {pod["metadata"]["uid"] for pod in self.truth.pods()}
+
+    def _too_early(self) -> list[str]:
+        """Say what speaks against a scale-down that is asked for now."""
+        now_s, timeout_s = self.truth.now_s, self.world.settings.idle_timeout_s - ROUNDING_S
+        since_s = max(self._demand_s, self._run_s)
+        reasons = []
+        if now_s < since_s + timeout_s:
+            reasons.append(f"after {now_s - since_s:.3f} s without demand")
+        if self._is_well and now_s < self._changed_s + timeout_s:
+            reasons.append(f"{now_s - self._changed_s:.3f} s after somebody else has scaled")
+        if self.world.api.read_s < since_s + timeout_s:
+            reasons.append("without a look")
+        return reasons
 
     def _scaled_up_for_nobody(self) -> None:
         """A request for a client that has left may still be on its way, but not for long."""
         late_s = self.truth.now_s - self.wanted_s
-        if late_s > (IN_FLIGHT_S if self.truth.calm else IN_FLIGHT_LATE_S):
+        if late_s > self._in_flight_s:
             self.fail(f"scaled up {late_s:.3f} s after the last client had left")
+
+    @property
+    def _in_flight_s(self) -> float:
+        """How long after its reason a request may take effect."""
+        return IN_FLIGHT_S if self._is_well else IN_FLIGHT_LATE_S

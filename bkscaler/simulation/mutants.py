@@ -18,7 +18,7 @@ from bkscaler.errors import Gone
 from bkscaler.frontend.dial import DialFailed
 from bkscaler.frontend.held import HeldClient
 from bkscaler.frontend.session import Session
-from bkscaler.kube import cluster, pods, store
+from bkscaler.kube import behind, pods, store
 from bkscaler.kube.store import ClusterStore
 from bkscaler.kube.watch import Reflector
 from bkscaler.relay.pair import CopyRelay
@@ -123,7 +123,7 @@ MUTANTS: dict[str, Broken] = {
     "pods that are terminating are used": (pods, "parse", _uses_terminating_pods),
     "pods that the spec does not ask for are no suspects": (ClusterStore, "_condemn", _does_nothing),
     "pods that are gone may come back": (store, "GONE_KEPT", _none),
-    "a read that is older than what is known is believed": (cluster, "is_older", _never_happened),
+    "a read that is older than what is known is believed": (behind, "is_older", _never_happened),
     "the builder sleeps a second early": (service, "decide", _hurries),
     "the builder never sleeps": (service, "decide", _never_sleeps),
     "the hold ends when the client is joined": (Session, "_reach", _releases_when_joined),

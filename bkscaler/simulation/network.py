@@ -9,6 +9,7 @@ be cut, or fall silent for good, as when a cable is pulled; hosts can die.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from twisted.internet import error, main
@@ -22,6 +23,16 @@ from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import End, Link, Nobody
 
 Random = Callable[[], float]
+
+
+class Fate(Enum):
+    """What becomes of a dial."""
+
+    ARRIVES = "arrives"
+    """Then it depends on whether anybody listens."""
+    REFUSED = "refused"
+    LOST = "lost"
+    """It times out."""
 
 
 class Host:
@@ -116,9 +127,10 @@ class Connector:
         network.on_dial(host, address.host)
         factory.doStart()
         factory.startedConnecting(self)
-        lost = network.unreachable(address.host)
+        fate = network.fate(address.host)
+        lost = fate is Fate.LOST
         latency_s = timeout_s if lost else network.latency_s(host, address.host)
-        self._trying = network.clock.callLater(latency_s, self._arrive, lost)
+        self._trying = network.clock.callLater(latency_s, self._arrive, fate)
 
     def getDestination(self) -> IPv4Address:
         """Give the address."""
@@ -139,14 +151,14 @@ class Connector:
         else:
             self.stopConnecting()
 
-    def _arrive(self, lost: bool) -> None:
+    def _arrive(self, fate: Fate) -> None:
         network = self.host.network
         if not self.host.alive:
             return
         listening = network.listening.get((self._address.host, self._address.port))
-        if lost:
+        if fate is Fate.LOST:
             self._fail(error.TimeoutError())
-        elif listening is None:
+        elif listening is None or fate is Fate.REFUSED:
             self._fail(error.ConnectionRefusedError())
         else:
             self._over = True
@@ -170,7 +182,7 @@ class Network:
     :ivar on_link: told each new link.
     :ivar on_end: told each end of a link that is closed.
     :ivar on_dial: told each host that sets out to connect, and where to.
-    :ivar unreachable: says whether nothing gets to an address; its dials time out.
+    :ivar fate: says what becomes of a dial to an address.
     """
 
     def __init__(self, clock: VirtualTime, random: Random) -> None:
@@ -180,7 +192,7 @@ class Network:
         self.on_link: Callable[[Link], None] = lambda link: None
         self.on_end: Callable[[Link, End], None] = lambda link, end: None
         self.on_dial: Callable[[Host, str], None] = lambda host, ip: None
-        self.unreachable: Callable[[str], bool] = lambda ip: False
+        self.fate: Callable[[str], Fate] = lambda ip: Fate.ARRIVES
         self._random = random
 
     def latency_s(self, host: Host, ip: str) -> float:

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from random import Random
 
 from bkscaler.sandbox.cluster import ClusterSettings
-from bkscaler.simulation.acts import API_FAULTS, CLIENTS, ENDS, OTHERS, POD_FAULTS, Act
+from bkscaler.simulation.acts import Act
+from bkscaler.simulation.apifaults import API_FAULTS
+from bkscaler.simulation.others import ENDS, OTHERS
+from bkscaler.simulation.podfaults import POD_FAULTS
+from bkscaler.simulation.visitors import CLIENTS
 
 MOODS: dict[str, dict[Act, int]] = {
     "calm": {},

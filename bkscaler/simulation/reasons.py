@@ -13,6 +13,8 @@ from bkscaler.observability.outcomes import Outcome
 from bkscaler.simulation.clients import Builds, Client, Garbage
 
 ROUNDING_S = 0.002
+JUST_NOW_S = 1.0
+"""How long it may take until the end of a connection to a builder is told of."""
 MISSING_FOR_S = 10.0
 """How long after a set was missing its clients may be told so."""
 
@@ -27,6 +29,17 @@ def unexplained_outcome(judge: Any, client: Client, outcome: Outcome) -> str:
     if served and outcome in BEFORE_SERVICE:
         return "it was served by a builder"
     return RULES[outcome](judge, client)
+
+
+def wrong_numbers(client: Client, outcome: Outcome, told: dict[str, Any]) -> str:
+    """Judge what the log says of a connection that has ended well."""
+    if outcome is Outcome.BUILDER_REFUSED and not told["failed_dials"]:
+        return "no dial has failed"
+    if client.kind != "plain" or outcome is not Outcome.COMPLETED or client.ending != "finished":
+        return ""
+    if (told["bytes_up"], told["bytes_down"]) != (len(client.sent), len(client.sent)):
+        return f"{told['bytes_up']} bytes up and {told['bytes_down']} down are logged"
+    return ""
 
 
 def unexplained_end(judge: Any, client: Client) -> str:
@@ -52,9 +65,30 @@ def _left(judge: Any, client: Client) -> str:
     return "" if _gone(judge, client) else "it has not left"
 
 
+def _client_lost(judge: Any, client: Client) -> str:
+    link, _ = judge.accepted[client.peer]
+    if client.ending == "finished" and not link.harmed and not client.wrong:
+        return "it has finished in good order"
+    return _left(judge, client)
+
+
+def _left_while_held(judge: Any, client: Client) -> str:
+    link, _ = judge.accepted[client.peer]
+    lasted_s = judge.truth.now_s - judge.accepted_s[link]
+    if not link.server.read_bytes and lasted_s < judge.world.settings.probe_grace_s - ROUNDING_S:
+        return "it was a probe"
+    return _left(judge, client)
+
+
 def _builder_lost(judge: Any, client: Client) -> str:
-    harmed = any(link.harmed for link in judge.builder_links)
-    return "" if harmed else "no builder has died, and no connection to one was harmed"
+    return "" if _harmed(judge) else "no builder has died, and no connection to one was harmed"
+
+
+def _harmed(judge: Any) -> bool:
+    """Whether a connection to a builder was harmed that is still there, or was a moment ago."""
+    now_s = judge.truth.now_s
+    links = judge.builder_links.items()
+    return any(link.harmed and now_s <= ended_s + JUST_NOW_S for link, ended_s in links)
 
 
 def _probe(judge: Any, client: Client) -> str:
@@ -106,17 +140,17 @@ def _bug(judge: Any, client: Client) -> str:
 
 
 def _completed(judge: Any, client: Client) -> str:
-    if client.name not in judge.served_from and client.has_spoken and not _gone(judge, client):
-        return "no builder has served it"
-    return _left(judge, client)
+    if _gone(judge, client) or (client.name not in judge.served_from and _harmed(judge)):
+        return ""
+    return "it has not left" if client.name in judge.served_from else "no builder has served it"
 
 
 RULES = {
     Outcome.COMPLETED: _completed,
-    Outcome.CLIENT_LOST: _left,
+    Outcome.CLIENT_LOST: _client_lost,
     Outcome.BUILDER_LOST: _builder_lost,
     Outcome.PROBE: _probe,
-    Outcome.LEFT_WHILE_HELD: _left,
+    Outcome.LEFT_WHILE_HELD: _left_while_held,
     Outcome.CANCELLED_WHILE_HELD: _cancelled,
     Outcome.PROTOCOL_ERROR: _misbehaved,
     Outcome.NOT_READY_IN_TIME: _too_late,

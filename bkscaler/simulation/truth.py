@@ -11,7 +11,9 @@ from bkscaler.simulation.apiserver import Trouble
 from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.clients import Client
 from bkscaler.simulation.links import End, Link
+from bkscaler.simulation.network import Fate
 from bkscaler.simulation.process import Process
+from bkscaler.simulation.serving import Manner
 
 
 class Truth:
@@ -20,16 +22,18 @@ class Truth:
 
     :param world: the world.
     :ivar trouble_s: when something last went wrong that may delay things, by the acts' own account.
+    :ivar api_trouble_s: the same with what is between bkscaler and the API server.
     :ivar hand: who is changing the cluster now: ``bkscaler``, or somebody else.
     :ivar calm: whether nothing has ever gone wrong.
     """
 
     def __init__(self, world: Any) -> None:
         self.hand = "bkscaler"
-        self.trouble_s = -math.inf
+        self.trouble_s = self.api_trouble_s = -math.inf
         self.unreachable: set[str] = set()
         self._world = world
         world.builders.in_use = self._is_in_use
+        world.network.fate = self._fate
 
     @property
     def now_s(self) -> float:
@@ -41,9 +45,15 @@ class Truth:
         """Whether nothing has gone wrong so far."""
         return math.isinf(self.trouble_s)
 
-    def something_is_wrong(self) -> None:
-        """Take note that from now on things may take longer."""
+    def something_is_wrong(self, what: str = "others") -> None:
+        """
+        Take note that from now on things may take longer.
+
+        :param what: ``api`` when bkscaler may be out of touch with the API server, and in its back-offs.
+        """
         self.trouble_s = self.now_s
+        if what == "api":
+            self.api_trouble_s = self.now_s
 
     def stateful_set(self) -> dict[str, Any] | None:
         """Give the StatefulSet, read only; None when there is none."""
@@ -51,6 +61,11 @@ class Truth:
         table = self._world.cluster.state._table("statefulsets").objects
         found: dict[str, Any] | None = table.get((settings.sts_namespace, settings.sts_name))
         return found
+
+    def set_is_well(self) -> bool:
+        """Whether there is a StatefulSet that is not about to be deleted."""
+        found = self.stateful_set()
+        return found is not None and "deletionTimestamp" not in found["metadata"]
 
     def replicas(self) -> int:
         """Give what the set is asked to be; 0 without one."""
@@ -63,6 +78,13 @@ class Truth:
 
     def _is_in_use(self, ip: str) -> bool:
         return any(pod["status"].get("podIP") == ip for pod in self.pods())
+
+    def _fate(self, ip: str) -> Fate:
+        """Say what becomes of a dial."""
+        if ip in self.unreachable:
+            return Fate.LOST
+        fate: Fate = self._world.builders.fate(ip)
+        return fate
 
     def process(self) -> Process | None:
         """Give the bkscaler that runs; None while there is none."""
@@ -87,20 +109,13 @@ class Truth:
         return client
 
     def api_is_fine(self) -> bool:
-        """Whether the API server answers, and every watch is what it seems to be."""
+        """Whether the API server answers; connections made before may be silent all the same."""
         api = self._world.api
-        return (
-            api.up
-            and api.trouble == Trouble()
-            and not any(link.silent or link.client.latency_s > 1.0 for link in api.links())
-            and not (self._silent_links())
-        )
+        return bool(api.up and api.trouble == Trouble())
 
-    def _silent_links(self) -> list[Link]:
-        """List bkscaler's connections to API servers, also to one that has died, that say nothing."""
-        process = self.process()
-        ends = [] if process is None else process.ends
-        return [end.link for end in ends if end.link.silent and end.link.server.host.name == "api"]
+    def hopeless(self) -> bool:
+        """Whether a pod cannot come as things are: no node fits it, or its image is not to be had."""
+        return any(map(_is_hopeless, self.pods()))
 
     def ready_builder(self) -> Builder | None:
         """Give the builder that may be given clients; None without one."""
@@ -110,12 +125,21 @@ class Truth:
                 container is not None
                 and container.uid == pod["metadata"]["uid"]
                 and container.ports
+                and container.manner is Manner.SERVES
                 and container.ip not in self.unreachable
                 and "deletionTimestamp" not in pod["metadata"]
             ):
                 found: Builder = container
                 return found
         return None
+
+
+def _is_hopeless(pod: dict[str, Any]) -> bool:
+    status = pod["status"]
+    unfit = any(each.get("reason") == "Unschedulable" for each in status.get("conditions", ()))
+    states = [each["state"].get("waiting", {}) for each in status.get("containerStatuses", ())]
+    unpulled = any(each.get("reason") in {"ErrImagePull", "ImagePullBackOff"} for each in states)
+    return (unfit or unpulled) and "deletionTimestamp" not in pod["metadata"]
 
 
 def going(data: bytes) -> Iterator[str]:

@@ -18,12 +18,14 @@ from bkscaler.config import Settings, read_settings
 from bkscaler.kube.auth import ClusterAccess, StaticToken
 from bkscaler.sandbox.cluster import EPOCH, ClusterSettings, make_cluster
 from bkscaler.sandbox.failures import ApiFailure
+from bkscaler.sandbox.objects import stamp
 from bkscaler.simulation.apiserver import ApiServer
 from bkscaler.simulation.builders import Builders
 from bkscaler.simulation.clients import Client, Connecting
 from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.network import Host, Network
 from bkscaler.simulation.process import Process
+from bkscaler.simulation.serving import Manner
 
 PROXY_IP, API_IP = "10.0.0.1", "10.0.0.2"
 LISTEN_PORT = 8080
@@ -53,7 +55,7 @@ class World:
         self.by_peer: dict[str, Client] = {}
         self.wall_offset_s = 0.0
         self.restart_after_s = 1.0
-        self.ended = False
+        self.ended = self.leaving = False
         self._troubles: list[Callable[[], object]] = []
         fixed = {"listen-addr": f":{LISTEN_PORT}", "admin-addr": "off", "relay": "copy"}
         self.settings: Settings = read_settings({**fixed, **flags}, {})
@@ -137,6 +139,12 @@ class World:
         """Do something later."""
         self.clock.callLater(seconds, act)
 
+    def visit(self, act: Callable[[World, Random], None], chance: Random) -> None:
+        """Let clients come that something else has brought about, unless everybody has left."""
+        if not self.leaving:
+            self.say(f"-- {act.__name__}")
+            act(self, chance)
+
     def by_hand(self, act: Callable[[], object]) -> None:
         """Let somebody else than bkscaler change the cluster; what cannot be done just now is not done."""
         self.judge.truth.hand = "somebody"
@@ -146,6 +154,13 @@ class World:
             self.say(f"somebody was refused: {failure}")
         finally:
             self.judge.truth.hand = "bkscaler"
+
+    def condemn_set(self) -> None:
+        """Begin to delete the StatefulSet, as with ``--cascade=foreground``: it is there, and going."""
+        self.cluster.stateful_set()
+        key = self.settings.sts_namespace, self.settings.sts_name
+        going = {"deletionTimestamp": stamp(self.wall_time()), "deletionGracePeriodSeconds": 0}
+        self.cluster.state.edit("statefulsets", *key, lambda value: value["metadata"].update(going))
 
     def trouble_until(self, seconds: float, over: Callable[[], object]) -> None:
         """Let a trouble last for so long, or until everything is mended."""
@@ -164,15 +179,16 @@ class World:
         self.cluster.behaviour.start_delay_s = self.cluster.settings.start_delay_s
         self.cluster.behaviour.stop_delay_s = self.cluster.settings.stop_delay_s
         self.builders.ready_after_s, self.builders.exit_after_s = 0.15, 0.0
+        self.builders.late = Manner.SERVES, 0.0
 
     def mend_everything(self) -> None:
         """End all trouble."""
-        troubles, self._troubles = self._troubles, []
-        for over in troubles:
-            over()
+        while self._troubles:
+            self._troubles.pop(0)()
 
     def everybody_leaves(self) -> None:
         """Let each client that is still there leave."""
+        self.leaving = True
         for client in self.clients.values():
             client.hang_up()
 
@@ -181,6 +197,9 @@ class World:
         process = self.process
         if process is not None and process.alive:
             self.say(f"{process.name} gets signal {number}")
-            if not process.draining:
+            again = process.draining
+            if not again:
                 self.judge.draining_since_s = self.clock.rightNow
             process.signal(number)
+            if again and process.alive:
+                self.judge.fail(f"{process.name} does not end at a second signal")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-from bkscaler.simulation.acts import GARBAGE
+from bkscaler.simulation.visitors import GARBAGE
 
 KIB, MIB = 1024, 1024 * 1024
 

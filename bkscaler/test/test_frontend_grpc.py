@@ -113,6 +113,19 @@ class HoldTests(GrpcCase):
         proxy.after(PREFACE_LIMIT_S)
         self.assertEqual(bytes(proxy.builders[0].received), PREFACE[:3])
 
+    def test_half_a_preface_and_no_builder_any_more(self):
+        """A builder that is gone when the rest of a preface has been waited for is not dialled."""
+        proxy = self.proxy()
+        proxy.capacity.ready()
+        proxy.client().send(PREFACE[:3])
+        proxy.settle()
+        proxy.capacity.replica = None
+        proxy.after(PREFACE_LIMIT_S)
+        self.assertEqual(proxy.dials, [])
+        proxy.capacity.ready()
+        proxy.settle()
+        self.assertEqual(bytes(proxy.builders[0].received), PREFACE[:3])
+
     def test_late_preface(self):
         """A client that shows that it speaks HTTP/2 only after --hold-after is told at once."""
         proxy = self.proxy()

@@ -34,9 +34,11 @@ ROWS = """
 8  bench.tools|usage <- bench.peers <- bench.backend|table <- bench.field <- bench.measures <- bench.course
       <- bench.__main__
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
-9  simulation.clock|links <- simulation.network <- simulation.builders|process <- simulation.clients|apiserver
-      <- simulation.truth|world <- simulation.reasons|bounds <- simulation.judge
-10 simulation.acts <- simulation.plan <- simulation.run|thrift <- simulation.mutants|__main__
+9  simulation.clock|links <- simulation.network|serving <- simulation.builders|process
+      <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|promises
+      <- simulation.bounds <- simulation.judge
+10 simulation.acts <- simulation.visitors <- simulation.apifaults|podfaults|others <- simulation.plan
+      <- simulation.run|thrift|breaking <- simulation.mutants|__main__
 11 soak.views|errands|journal|troubles|gate|program|rests <- soak.clients|reasons
       <- soak.grpcclient|ledger|stage <- soak.crowd|judge <- soak.faults <- soak.course <- soak.report
       <- soak.__main__

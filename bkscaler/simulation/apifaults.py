@@ -1,0 +1,183 @@
+"""Acts of an API server in trouble, and of the network between it and bkscaler."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from bkscaler.simulation.acts import Act, until, wrong
+from bkscaler.simulation.visitors import build, grpc_builds
+
+
+def api_refuses(world: Any, chance: Random) -> None:
+    """Requests are answered with an error for a while."""
+    trouble = world.api.trouble
+    code = chance.choice((409, 429, 500, 503, 504))
+    trouble.code, trouble.only = code, "PATCH" if code == 409 else chance.choice(("", "", "PATCH", "GET"))
+    trouble.retry_after_s = chance.choice((0, 0, 1, 5)) if code in {429, 503} else 0
+    until(world, chance.choice((0.3, 3.0, 30.0)), world.api.recover, "api")
+
+
+def api_slow(world: Any, chance: Random) -> None:
+    """Requests wait before they are looked at."""
+    world.api.trouble.slow_s = chance.choice((0.3, 3.0, 20.0))
+    until(world, chance.choice((3.0, 30.0)), world.api.recover, "api")
+
+
+def api_loses_answers(world: Any, chance: Random) -> None:
+    """Requests are carried out, and their connection is cut before the answer, or somebody says 504."""
+    spoilt = chance.random() < 0.3
+    world.api.trouble.spoil_answers, world.api.trouble.lose_answers = spoilt, not spoilt
+    world.api.trouble.only = chance.choice(("PATCH", ""))
+    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover, "api")
+
+
+def api_cuts(world: Any, chance: Random) -> None:
+    """Connections are cut before their request is looked at, and the watches with them."""
+    world.api.trouble.cut_requests = True
+    world.api.trouble.only = chance.choice(("PATCH", "", ""))
+    cut_watches(world, chance)
+    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover, "api")
+
+
+def api_stale(world: Any, chance: Random) -> None:
+    """The server is restarted, and lists are as they were, for a while."""
+    seconds = chance.choice((0.5, 3.0, 10.0))
+    world.api.begin_stale()
+    cut_watches(world, chance)
+    until(world, seconds, world.api.recover, "api")
+    _visit_within(world, seconds, Random(f"{chance.random()}"))
+
+
+def api_killed(world: Any, chance: Random) -> None:
+    """The server is killed, and comes back."""
+    world.api.kill()
+    until(world, chance.choice((0.1, 3.0, 20.0, 90.0, 300.0)), world.api.start, "api")
+
+
+def api_terminated(world: Any, chance: Random) -> None:
+    """The server refuses, keeps its watches open and silent, and another comes up."""
+    world.api.terminate(chance.choice((5.0, 60.0)))
+    until(world, chance.choice((0.1, 3.0, 20.0)), world.api.start, "api")
+
+
+def cut_watches(world: Any, chance: Random) -> None:
+    """Every connection to the API server is cut."""
+    wrong(world, "api")
+    for link in world.api.links():
+        link.cut()
+
+
+def cut_mid_line(world: Any, chance: Random) -> None:
+    """Every connection to the API server is cut within what it delivers next."""
+    wrong(world, "api")
+    for link in world.api.links():
+        link.cut_after_bytes = chance.randint(1, 3000)
+
+
+def silent_watches(world: Any, chance: Random) -> None:
+    """Every connection to the API server falls silent for good."""
+    wrong(world, "api")
+    for link in world.api.links():
+        link.fall_silent(None)
+
+
+def late_watches(world: Any, chance: Random) -> None:
+    """What the API server sends takes long to arrive, on the connections that there are."""
+    wrong(world, "api")
+    for link in world.api.links():
+        link.client.latency_s = chance.choice((0.5, 5.0, 20.0)) * chance.random()
+
+
+def forget_history(world: Any, chance: Random) -> None:
+    """What happened before is forgotten: watches that resume are told 410, some of them at once."""
+    wrong(world, "api")
+    world.cluster.state.compact()
+    if chance.random() < 0.5:
+        world.api.fail_watches(chance.choice((410, 410, 500)))
+    else:
+        cut_watches(world, chance)
+
+
+def slow_look(world: Any, chance: Random) -> None:
+    """The next time that bkscaler looks while nobody is connected it has to wait, and clients come."""
+    seconds, later = chance.choice((0.3, 2.0, 8.0)), Random(f"{chance.random()}")
+
+    def read() -> None:
+        if world.judge.truth.client_ends() or not world.judge.truth.replicas():
+            return
+        disarm()
+        world.api.trouble.slow_s = seconds
+        until(world, seconds, world.api.recover, "api")
+        _visit_within(world, seconds, later)
+
+    def disarm() -> None:
+        world.api.on_read = lambda: None
+
+    world.api.on_read = read
+    world.trouble_until(1000.0, disarm)
+
+
+def scaling_unanswered(world: Any, chance: Random) -> None:
+    """The next scale-down is carried out, and for a while nothing is heard any more of the API server."""
+    seconds, how = chance.choice((0.3, 2.0, 8.0)), chance.choice((_die, _be_cut_off, _be_late, _be_spoilt))
+    down, later = chance.random() < 0.8, Random(f"{chance.random()}")
+
+    def scaled(replicas: int) -> None:
+        if down and replicas:
+            return
+        disarm()
+        how(world, seconds)
+        _visit_within(world, seconds, later)
+
+    def disarm() -> None:
+        world.api.on_scaled = lambda replicas: None
+
+    world.api.on_scaled = scaled
+    world.trouble_until(1000.0, disarm)
+
+
+def _visit_within(world: Any, seconds: float, chance: Random) -> None:
+    """Let clients come while there is trouble, perhaps."""
+    for _ in range(chance.randint(0, 2)):
+        visitor = chance.choice((build, grpc_builds))
+        world.later(seconds * chance.random(), lambda visitor=visitor: world.visit(visitor, chance))
+
+
+def _die(world: Any, seconds: float) -> None:
+    """It is killed, and comes back."""
+    world.api.kill()
+    until(world, seconds, world.api.start, "api")
+
+
+def _be_cut_off(world: Any, seconds: float) -> None:
+    """Connections are cut, the watches' too, and so are new ones."""
+    world.api.trouble.cut_requests = True
+    for link in world.api.links():
+        link.cut()
+    until(world, seconds, world.api.recover, "api")
+
+
+def _be_spoilt(world: Any, seconds: float) -> None:
+    """Answers of what is carried out are replaced by 504; what is sent by itself is late."""
+    world.api.trouble.spoil_answers = True
+    for link in world.api.links():
+        link.client.latency_s = seconds
+    until(world, seconds, world.api.recover, "api")
+
+
+def _be_late(world: Any, seconds: float) -> None:
+    """What was sent last arrives late; new requests are not answered in time, some of them not at all."""
+    world.api.trouble.slow_s = 2 * seconds
+    for link in world.api.links():
+        link.client.latency_s = seconds
+        if link.number % 2:
+            link.fall_silent(None)
+    until(world, seconds, world.api.recover, "api")
+
+
+API_FAULTS: dict[Act, int] = {
+    api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 2, api_killed: 2,
+    api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 2,
+    scaling_unanswered: 4, slow_look: 3,
+}  # fmt: skip

@@ -1,0 +1,98 @@
+"""Acts of pods in trouble."""
+
+from __future__ import annotations
+
+from functools import partial
+from random import Random
+from typing import Any
+
+from bkscaler.sandbox.pods import FailureMode
+from bkscaler.simulation.acts import Act, until, wrong
+from bkscaler.simulation.serving import Manner
+
+WAYS = [manner for manner in Manner if manner is not Manner.SERVES]
+
+
+def crash(world: Any, chance: Random) -> None:
+    """The builder's process dies."""
+    for container in list(world.builders.containers.values()):
+        container.exit(chance.choice((1, 137)))
+    wrong(world)
+
+
+def not_ready(world: Any, chance: Random) -> None:
+    """The builder refuses connections for a while."""
+    wrong(world)
+    for container in list(world.builders.containers.values()):
+        container.set_ready(False)
+        until(world, chance.choice((0.5, 5.0, 30.0)), container.set_ready)
+
+
+def deaf(world: Any, chance: Random) -> None:
+    """The builder is Ready, and does not take connections, or not all of them, for a while."""
+    wrong(world)
+    manner = chance.choice(WAYS)
+    share = chance.choice((0.5, 1.0, 1.0)) if manner is not Manner.FREEZES else 1.0
+    dials = Random(f"{chance.random()}")
+    for container in list(world.builders.containers.values()):
+        container.behave(manner, lambda: dials.random() < share)
+        until(world, chance.choice((0.3, 2.0, 7.0, 15.0)), container.behave)
+
+
+def deaf_at_first(world: Any, chance: Random) -> None:
+    """From now on for a while a pod is Ready before it takes connections."""
+    wrong(world)
+    world.builders.late = chance.choice(WAYS), chance.choice((0.2, 0.2, 2.0, 7.0))
+    until(world, chance.choice((30.0, 200.0)), world.mend_builders)
+
+
+def evict(world: Any, chance: Random) -> None:
+    """The pod is deleted by somebody."""
+    wrong(world)
+    grace_s = chance.choice((0, 1, 30))
+    for pod in world.cluster.pods():
+        world.cluster.delete_pod(pod["metadata"]["name"], grace_s)
+
+
+def slow_death(world: Any, chance: Random) -> None:
+    """From now on for a while a pod takes its time to end."""
+    wrong(world)
+    world.builders.exit_after_s = chance.choice((None, 5.0, 100.0))
+    world.cluster.behaviour.stop_delay_s = chance.choice((0.0, 5.0, 25.0))
+    until(world, chance.choice((30.0, 200.0)), world.mend_builders)
+
+
+def slow_birth(world: Any, chance: Random) -> None:
+    """From now on for a while a pod takes its time to begin."""
+    wrong(world)
+    world.cluster.behaviour.start_delay_s = chance.choice((5.0, 60.0))
+    world.builders.ready_after_s = chance.choice((1.0, 30.0, None))
+    until(world, chance.choice((10.0, 100.0)), world.mend_builders)
+
+
+def no_birth(world: Any, chance: Random) -> None:
+    """For a while, possibly an hour, no pod comes up."""
+    wrong(world)
+    world.cluster.behaviour.failure = chance.choice(list(FailureMode))
+    until(world, chance.choice((5.0, 60.0, 60.0, 3600.0)), world.mend_builders)
+
+
+def reuse_address(world: Any, chance: Random) -> None:
+    """From now on the next pod gets the last one's address."""
+    world.builders.reuse = True
+
+
+def unreachable(world: Any, chance: Random) -> None:
+    """Nothing gets to the pods that there are, for a while; connections to them fall silent."""
+    wrong(world)
+    for ip in [container.ip for container in world.builders.containers.values()]:
+        world.judge.truth.unreachable.add(ip)
+        for link in world.judge.truth.builder_links():
+            link.fall_silent(60.0)
+        until(world, chance.choice((1.0, 20.0)), partial(world.judge.truth.unreachable.discard, ip))
+
+
+POD_FAULTS: dict[Act, int] = {
+    crash: 3, not_ready: 2, deaf: 3, deaf_at_first: 3, evict: 3, slow_death: 2, slow_birth: 2, no_birth: 2,
+    reuse_address: 1, unreachable: 2,
+}  # fmt: skip

@@ -1,0 +1,95 @@
+"""Acts of clients: builds, bursts, people who give up, health checks, and those who mean nothing good."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from bkscaler.frontend.sniff import PREFACE
+from bkscaler.simulation.acts import Act
+from bkscaler.simulation.clients import Builds, Client, Garbage
+
+GARBAGE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x00\x05hello",
+    PREFACE[:10],
+    PREFACE + b"\x00\x00\x00\xff\x00\x00\x00\x00\x00",
+    PREFACE + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" + b"\xff" * 64,
+    bytes(range(256)),
+)
+"""An HTTP/1 request, the beginning of TLS, half a preface, frames that are none, and noise."""
+
+
+def _name(world: Any) -> str:
+    return f"c{len(world.clients):07d}"
+
+
+def _size(chance: Random) -> int:
+    return chance.choice((1, 20, 500, 4_000, 40_000, 200_000))
+
+
+def build(world: Any, chance: Random) -> None:
+    """A client that sends, waits for what it has sent, perhaps sends more, and ends in some way."""
+    client = world.add(Client(_name(world), world.clock))
+    lasts_s = chance.choice((0.05, 1.0, 10.0, 60.0, 300.0)) * (0.5 + chance.random())
+    for number in range(chance.choice((1, 1, 1, 2, 5))):
+        size, at_s = _size(chance), lasts_s * chance.random() if number else 0.0
+        client.after(0.01 + at_s, lambda size=size: client.say(size))
+    end = chance.choice((client.finish, client.finish, client.finish, client.hang_up, client.reset))
+    if chance.random() < 0.03:
+        end = client.vanish
+    client.after(0.02 + lasts_s, end)
+
+
+def grpc_builds(world: Any, chance: Random) -> None:
+    """A gRPC client that makes several builds over one connection."""
+    client = world.add(Builds(_name(world), world.clock))
+    at_s = 0.01
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        size = _size(chance)
+        client.after(at_s, lambda size=size: client.say(size))
+        if chance.random() < 0.2:
+            client.after(at_s + 30 * chance.random(), client.cancel)
+        at_s += chance.choice((0.1, 5.0, 40.0)) * chance.random()
+    for beat in range(chance.choice((0, 0, 3))):
+        client.after(10.0 * (beat + 1), client.ping)
+    client.after(at_s + chance.choice((0.5, 10.0, 100.0)), chance.choice((client.hang_up, client.reset)))
+
+
+def burst(world: Any, chance: Random) -> None:
+    """Several small builds at nearly the same moment."""
+    for _ in range(chance.randint(3, 8)):
+        client = world.add(Client(_name(world), world.clock))
+        client.after(0.01 * chance.random(), lambda client=client: client.say(30))
+        client.after(0.05 + 2 * chance.random(), client.finish)
+
+
+def impatient(world: Any, chance: Random) -> None:
+    """A client that leaves before a cold builder can be ready, and perhaps after."""
+    client = world.add(chance.choice((Client, Builds))(_name(world), world.clock))
+    client.after(0.01, lambda: client.say(_size(chance)))
+    client.after(0.02 + 3 * chance.random() ** 2, chance.choice((client.hang_up, client.reset)))
+
+
+def probe(world: Any, chance: Random) -> None:
+    """A health check that says nothing."""
+    client = world.add(Client(_name(world), world.clock))
+    client.after(0.002 + 0.1 * chance.random(), chance.choice((client.hang_up, client.reset)))
+
+
+def silent(world: Any, chance: Random) -> None:
+    """A client that waits to be spoken to."""
+    client = world.add(Garbage(_name(world), world.clock, b""))
+    client.after(20 * chance.random(), client.hang_up)
+
+
+def garbage(world: Any, chance: Random) -> None:
+    """Bytes that mean nothing."""
+    client = world.add(Garbage(_name(world), world.clock, chance.choice(GARBAGE)))
+    client.after(0.01, lambda: client.say(0))
+    client.after(30 * chance.random(), client.hang_up)
+
+
+CLIENTS: dict[Act, int] = {
+    build: 8, grpc_builds: 5, burst: 2, impatient: 2, probe: 2, silent: 1, garbage: 1
+}  # fmt: skip
