@@ -20,9 +20,9 @@ from bkscaler.relay.pipes import KEPT_COUNT
 GROWTH_LIMIT_KIB = 3 * 1024
 """
 How much larger the last third of the rests may be than the second, in the median. Memory is at its largest
-when a large crowd meets much that the garbage collector has not cleared away yet, and so large it stays: by that
-it grew by up to 1.8 MiB, in steps. By 800 bytes that were kept of each connection it grew by 6.4 MiB in a soak of
-five minutes.
+when a large crowd meets much that the garbage collector has not cleared away yet, and so large it stays: by
+that it grew by up to 1.8 MiB, in steps. By 800 bytes that were kept of each connection it grew by 6.4 MiB, in
+a soak of five minutes.
 """
 WARM_UP_ROUNDS = 3
 """How many rounds a process has before its memory is compared."""
