@@ -20,8 +20,8 @@ def _memory(rests: list[Rest]) -> str:
     grown = "" if growth is None else f", {growth:+.0f} KiB from the second third to the last"
     return (
         f"{len(rests)} rests; resident MiB: first {sizes[0]:.1f}, last {sizes[-1]:.1f}, "
-        f"most {max(sizes):.1f}{grown}; descriptors: first {counts[0]}, last {counts[-1]}, most {max(counts)} "
-        f"({_counted(rests[-1].descriptors)})"
+        f"most {max(sizes):.1f}{grown}; descriptors: first {counts[0]}, last {counts[-1]}, "
+        f"most {max(counts)} ({_counted(rests[-1].descriptors)})"
     )
 
 
