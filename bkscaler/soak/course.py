@@ -18,7 +18,7 @@ from twisted.internet.task import LoopingCall
 from bkscaler.demo.children import ChildEnded
 from bkscaler.soak.faults import FAULTS, Field, deal
 from bkscaler.soak.journal import read_metrics
-from bkscaler.soak.rests import GROWTH_LIMIT_KIB, Rest, growth_kib, leaks
+from bkscaler.soak.rests import GROWTH_LIMIT_KIB, Rest, growth_kib, leaks, warmed_up
 from bkscaler.soak.stage import StageFailed
 
 LOOK_EVERY_S = 0.2
@@ -29,8 +29,6 @@ ENDS_S = 5.0
 """How long a bkscaler that is told to end may take when its last client has gone."""
 LOG_LATE_S = 0.3
 """How long it takes until what is in the log has been read."""
-WARM_UP_ROUNDS = 3
-"""How many rounds a process has before its memory is compared."""
 LONGEST_PAUSE = 0.9
 """How long the quiet within a round is at most, as a part of the idle timeout: nobody may be sent away."""
 
@@ -212,7 +210,7 @@ class Course:
 
     def _judge_growth(self) -> None:
         """Judge the memory of a process that has done its work."""
-        growth = growth_kib(self.rests[-1][WARM_UP_ROUNDS + 1 :])
+        growth = growth_kib(warmed_up(self.rests[-1]))
         if growth is not None and growth > GROWTH_LIMIT_KIB:
             self._field.judge.fail(f"resident memory grows: {growth:.0f} KiB from one third to the next")
 

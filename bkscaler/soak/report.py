@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from bkscaler.soak.course import Course
 from bkscaler.soak.judge import Judge
-from bkscaler.soak.rests import Rest
+from bkscaler.soak.rests import Rest, growth_kib, warmed_up
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -16,10 +16,12 @@ def _counted(counts: Mapping[str, int]) -> str:
 def _memory(rests: list[Rest]) -> str:
     sizes = [rest.resident_kib / 1024 for rest in rests]
     counts = [rest.descriptors.total() for rest in rests]
+    growth = growth_kib(warmed_up(rests))
+    grown = "" if growth is None else f", {growth:+.0f} KiB from the second third to the last"
     return (
         f"{len(rests)} rests; resident MiB: first {sizes[0]:.1f}, last {sizes[-1]:.1f}, "
-        f"most {max(sizes):.1f}; descriptors: first {counts[0]}, last {counts[-1]}, most {max(counts)} "
-        f"({_counted(rests[-1].descriptors)})"
+        f"most {max(sizes):.1f}{grown}; descriptors: first {counts[0]}, last {counts[-1]}, "
+        f"most {max(counts)} ({_counted(rests[-1].descriptors)})"
     )
 
 
