@@ -16,7 +16,7 @@ from bkscaler.frontend.conversation import HeldConversation
 from bkscaler.frontend.http2 import Violation
 from bkscaler.frontend.sniff import PREFACE, Kind, classify
 from bkscaler.relay.hangups import Hangup, Hangups, Watch
-from bkscaler.relay.leg import READ_BYTES, Leg
+from bkscaler.relay.leg import NOBODY, READ_BYTES, Leg
 
 HELD_LIMIT_BYTES = 16 * 1024
 """
@@ -113,7 +113,7 @@ class HeldClient:
         self._left = self._dismissed = True
         if self.leg.is_lost:
             self._end_watch()
-            self._listener.client_closed()
+            self._close()
             return False
         if not words or self.kind not in (Kind.HTTP2, Kind.HTTP1):
             self._end_watch()
@@ -161,9 +161,16 @@ class HeldClient:
         """Take note that the connection is gone."""
         self._end_watch()
         if self._dismissed:
-            self._listener.client_closed()
+            self._close()
         else:
             self._leave()
+
+    def _close(self) -> None:
+        """Tell the listener for the last time, and let go of it; see :data:`bkscaler.relay.leg.NOBODY`."""
+        listener = self._listener
+        del self._listener
+        self.leg.owner = NOBODY
+        listener.client_closed()
 
     def _keep(self, data: bytes) -> None:
         """Keep bytes of somebody who is no HTTP/2 client, or not yet known to be one."""

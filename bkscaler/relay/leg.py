@@ -109,3 +109,10 @@ class Parked:
 
     def lost(self, leg: Leg, orderly: bool) -> None:
         """Leave it to the next owner, who looks at ``is_lost``."""
+
+
+NOBODY = Parked()
+"""
+The owner of legs that are lost. What is left of a connection must not know each other in a ring, or it waits
+for the garbage collector, which comes seldom.
+"""

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from bkscaler.relay.hangups import Hangup, Hangups, Watch
-from bkscaler.relay.leg import Leg, LegOwner
+from bkscaler.relay.leg import NOBODY, Leg, LegOwner
 from bkscaler.relay.stalls import Stalls
 
 
@@ -104,8 +104,9 @@ class _Flow:
         self.sink.transport.loseWriteConnection()
 
     def end(self) -> None:
-        """Let go of both legs."""
+        """Let go of both legs, the source being lost, and of the relay."""
         self._end_watch()
+        del self._start_watching
         if not self.sink.is_lost:
             self.sink.transport.unregisterProducer()
 
@@ -192,6 +193,7 @@ class CopyRelay:
 
     def lost(self, leg: Leg, orderly: bool) -> None:
         """Take the other leg along, the way this one went; tell when both are gone."""
+        leg.owner = NOBODY
         self._stalls.leave(leg.transport)
         self._flows[leg].end()
         if not orderly:

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bkscaler.relay.flow import BUFFER_BYTES, Flow, Gone
-from bkscaler.relay.leg import Leg, Parked
+from bkscaler.relay.leg import NOBODY, Leg
 from bkscaler.relay.pair import End
 from bkscaler.relay.pipes import PipePool
 from bkscaler.relay.poller import OnEvents, Poller, Registration
@@ -34,7 +34,6 @@ EVENTS = select.EPOLLIN | select.EPOLLRDHUP if CAN_SPLICE else 0
 """What is listened for at first; that a sink takes bytes again only when it has refused some."""
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
 _DONE = Failure(CONNECTION_DONE)
-_NOBODY = Parked()
 _ENDING = select.EPOLLRDHUP | select.EPOLLHUP if CAN_SPLICE else 0
 
 
@@ -122,7 +121,7 @@ class SpliceRelay:
 
     def lost(self, leg: Leg, orderly: bool) -> None:
         """Take the other leg along, the way this one went; tell when both are gone."""
-        leg.owner = _NOBODY  # or each relay is a cycle, which waits for the garbage collector
+        leg.owner = NOBODY
         self._works.stalls.leave(leg.transport)
         if not orderly or not self._closing:
             self._abort(self._blame(leg))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+
 from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from bkscaler.errors import WakeImpossible
 from bkscaler.frontend.dial import BuilderFactory
-from bkscaler.frontend.held import HELD_LIMIT_BYTES
+from bkscaler.frontend.held import HELD_LIMIT_BYTES, HeldClient
+from bkscaler.frontend.session import Session
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
+from bkscaler.relay.pair import CopyRelay
 from bkscaler.test.flow import WINDOW_BYTES, Peer, connected, settle
 from bkscaler.test.proxy import REPLICA, Controls, make_proxy
 
@@ -379,6 +383,28 @@ class JoinedTests(SessionCase):
         builder.hang_up()
         proxy.settle()
         self.assertEqual((proxy.outcomes, proxy.capacity.holds), ([Outcome.COMPLETED], []))
+
+    def test_no_cycles(self):
+        """
+        What was joined is freed at its end: the garbage collector comes seldom. (It has to come for those who
+        left while they were held; a coroutine that was cancelled knows itself.)
+        """
+        kinds = (Session, HeldClient, CopyRelay)
+
+        def parts():
+            return [each for each in gc.get_objects() if type(each) in kinds]
+
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        before = len(parts())
+        for hello in (b"x", PREFACE):
+            proxy, client, builder = self.joined()
+            self.assertEqual(len(parts()), before + len(kinds))
+            client.hang_up()
+            builder.hang_up()
+            proxy.settle()
+            self.assertEqual(len(parts()), before, hello)
 
     def test_client_lost(self):
         """A joined client that resets takes its builder's connection with it."""
