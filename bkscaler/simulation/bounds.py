@@ -30,6 +30,8 @@ SLEEP_LATE_S = 120.0
 """How late the builder may fall asleep after trouble with the API server."""
 WAKE_LATE_S = 30.0
 """How late it may be woken, or a client be joined, after that."""
+DEAD_FOR_S = 35.0
+"""How long connections that have died unnoticed are kept for further requests, and waits may go on."""
 END_LATE_S = 5.0
 """How late a client may be told that its time is over."""
 
@@ -130,7 +132,8 @@ class Bounds:
             return
         if now_s - client.asked_s > self._settings.ready_wait_timeout_s + END_LATE_S:
             self._judge.fail(f"{client} has waited for {now_s - client.asked_s:.0f} s and was not told")
-        late_s = self._late_s(WAKE_LATE_S, now_s)
+        fresh = client.asked_s > self._truth.api_trouble_s + DEAD_FOR_S
+        late_s = self._late_s(LATE_S if fresh else WAKE_LATE_S, now_s)
         if now_s - max(client.asked_s, self._hopeful_s) > self._settings.give_up_after_s + END_LATE_S:
             self._judge.fail(f"{client} waits for what cannot come")
         since_s = max(client.asked_s, self._unhealthy_s, self._truth.trouble_s)

@@ -252,14 +252,17 @@ class Judge:
         """
         for link in self.truth.builder_links():
             self.fail(f"scaled down while {link} was open")
-        for why in self.world.api.facts:
+        asked_s, reasons = self.world.api.facts
+        for why in reasons:
             self.fail(f"scaled down {why}")
+        if asked_s <= self._changed_s:
+            self.fail("scaled down, although somebody else has scaled meanwhile")
         if self.truth.now_s > self.draining_since_s + self._in_flight_s:
             self.fail("scaled down while draining")
         self._sent_away |= {pod["metadata"]["uid"] for pod in self.truth.pods()}
 
-    def _too_early(self) -> list[str]:
-        """Say what speaks against a scale-down that is asked for now."""
+    def _too_early(self) -> tuple[float, list[str]]:
+        """Say what speaks against a scale-down that is asked for now, and what time it is."""
         now_s, timeout_s = self.truth.now_s, self.world.settings.idle_timeout_s - ROUNDING_S
         since_s = max(self._demand_s, self._run_s)
         reasons = []
@@ -269,7 +272,7 @@ class Judge:
             reasons.append(f"{now_s - self._changed_s:.3f} s after somebody else has scaled")
         if self.world.api.read_s < since_s + timeout_s:
             reasons.append("without a look")
-        return reasons
+        return now_s, reasons
 
     def _scaled_up_for_nobody(self) -> None:
         """A request for a client that has left may still be on its way, but not for long."""

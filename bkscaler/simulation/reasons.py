@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bkscaler.observability.outcomes import Outcome
+from bkscaler.observability.outcomes import NO_BUILDER, Outcome
 from bkscaler.simulation.clients import Builds, Client, Garbage
 
 ROUNDING_S = 0.002
@@ -44,6 +44,8 @@ def wrong_numbers(client: Client, outcome: Outcome, told: dict[str, Any]) -> str
 
 def unexplained_end(judge: Any, client: Client) -> str:
     """Judge an end as the client sees it: a build is never cut for no reason, and nothing of it is lost."""
+    if judge.outcomes.get(client.peer) in NO_BUILDER and not client.ending and not _was_told(client):
+        return "" if client.transport.link.harmed else f"{client} was turned away without a word"
     ends = judge.served_from.get(client.name, [])
     harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]
     if not ends or harmed or judge.outcomes.get(client.peer) is Outcome.SHUTTING_DOWN:
@@ -53,6 +55,13 @@ def unexplained_end(judge: Any, client: Client) -> str:
     if client.ending == "finished" and not client.complete:
         return f"{client} got {len(client.received)} of {len(client.sent)} bytes back"
     return ""
+
+
+def _was_told(client: Client) -> bool:
+    """Whether a client that speaks a language for it was told that there is no builder."""
+    if isinstance(client, Garbage):
+        return not client.words.startswith(b"GET ") or client.received.startswith(b"HTTP/1.1 503 ")
+    return client.complete if isinstance(client, Builds) else True
 
 
 def _gone(judge: Any, client: Client) -> bool:
@@ -77,6 +86,8 @@ def _left_while_held(judge: Any, client: Client) -> str:
     lasted_s = judge.truth.now_s - judge.accepted_s[link]
     if not link.server.read_bytes and lasted_s < judge.world.settings.probe_grace_s - ROUNDING_S:
         return "it was a probe"
+    if client.kind == "plain" and client.ending == "finished" and not link.harmed:
+        return "it has only half-closed, and waits"
     return _left(judge, client)
 
 

@@ -38,7 +38,7 @@ ROWS = """
       <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|promises
       <- simulation.bounds
       <- simulation.judge
-10 simulation.acts <- simulation.visitors <- simulation.apifaults|podfaults|others <- simulation.plan
+10 simulation.acts <- simulation.visitors|podfaults|others <- simulation.apifaults <- simulation.plan
       <- simulation.run
       <- simulation.mutants|__main__
 """
