@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from bkscaler.simulation.acts import Act, until, wrong
+from bkscaler.simulation.identity import TAKEN
 from bkscaler.simulation.others import somebody_scales
 from bkscaler.simulation.visitors import build, grpc_builds
 
@@ -66,6 +67,25 @@ def api_terminated(world: Any, chance: Random) -> None:
     """The server refuses, keeps its watches open and silent, and another comes up."""
     world.api.terminate(chance.choice((5.0, 60.0)))
     _last(world, chance, chance.choice((0.1, 3.0, 20.0)), world.api.start)
+
+
+def token_renewed(world: Any, chance: Random) -> None:
+    """The token's file gets another one in time, or when the last one has been refused for a while."""
+    late = chance.random() < 0.5
+    if late:
+        world.identity.expire()
+        _last(world, chance, chance.choice((0.2, 3.0, 20.0)), world.identity.renew)
+    else:
+        expired = world.identity.token
+        world.identity.renew()
+        world.later(chance.choice((0.0, 10.0)), lambda: world.cluster.tokens.pop(expired, None))
+
+
+def rights_taken(world: Any, chance: Random) -> None:
+    """Rights are taken away, and given back after a while."""
+    for resource in chance.sample(TAKEN, chance.choice((1, 1, 2, 4))):
+        world.identity.take(resource)
+    _last(world, chance, chance.choice((1.0, 4.0, 15.0, 60.0)), world.identity.give_back)
 
 
 def cut_watches(world: Any, chance: Random) -> None:
@@ -190,5 +210,6 @@ def _be_late(world: Any, seconds: float) -> None:
 API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 2, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 2,
-    scaling_unanswered: 4, slow_look: 3,
+    scaling_unanswered: 4, slow_look: 3, token_renewed: 2,
+    rights_taken: 2,
 }  # fmt: skip

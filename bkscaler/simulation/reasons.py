@@ -16,7 +16,7 @@ ROUNDING_S = 0.002
 JUST_NOW_S = 1.0
 """How long it may take until the end of a connection to a builder is told of."""
 MISSING_FOR_S = 10.0
-"""How long after a set was missing its clients may be told so."""
+"""How long after a set, or a right, was missing clients may be told so."""
 
 
 def unexplained_outcome(judge: Any, client: Client, outcome: Outcome) -> str:
@@ -127,7 +127,8 @@ def _too_late(judge: Any, client: Client) -> str:
 
 def _cannot_wake(judge: Any, client: Client) -> str:
     settings, now_s = judge.world.settings, judge.truth.now_s
-    if now_s < judge.missing_s + MISSING_FOR_S or math.isfinite(judge.draining_since_s):
+    amiss_s = max(judge.truth.refused_s, judge.missing_s)
+    if now_s < amiss_s + MISSING_FOR_S or math.isfinite(judge.draining_since_s):
         return ""
     waited_s = now_s - client.asked_s
     if math.isfinite(settings.give_up_after_s) and waited_s >= settings.give_up_after_s - ROUNDING_S:

@@ -34,7 +34,7 @@ ROWS = """
 8  bench.tools|usage <- bench.peers <- bench.backend|table <- bench.field <- bench.measures <- bench.course
       <- bench.__main__
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
-9  simulation.clock|links <- simulation.network|serving <- simulation.builders|process
+9  simulation.clock|links|identity|names <- simulation.network|serving <- simulation.builders|process
       <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|promises
       <- simulation.bounds
       <- simulation.judge
