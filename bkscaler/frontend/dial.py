@@ -133,17 +133,19 @@ class Dialer:
         """Believe nothing of a replica any more: a dial of it has failed."""
         self._serving.pop(replica.name, None)
 
-    def dial(self, replica: Replica) -> Deferred[Leg]:
+    def dial(self, replica: Replica, is_ready: Callable[[], bool] = lambda: True) -> Deferred[Leg]:
         """
         Connect to a replica.
 
+        :param is_ready: whether it still may be dialled; asked when it has been asked for its health, which
+            takes a while.
         :returns: fires with a leg that is paused; fails with `DialFailed`, which names the replica.
             Cancelling ends the try.
         """
         if self._check is None or self.is_known_to_serve(replica):
             leg = self._begin(replica)
         else:
-            leg = Deferred.fromCoroutine(self._check_and_dial(self._check, replica))
+            leg = Deferred.fromCoroutine(self._check_and_dial(self._check, replica, is_ready))
         return leg.addErrback(self._failed, replica)
 
     def _begin(self, replica: Replica) -> Deferred[Leg]:
@@ -151,8 +153,12 @@ class Dialer:
         factory.give_up = self._connect(replica, factory)
         return factory.arrived
 
-    async def _check_and_dial(self, check: Callable[[Replica], Awaitable[None]], replica: Replica) -> Leg:
+    async def _check_and_dial(
+        self, check: Callable[[Replica], Awaitable[None]], replica: Replica, is_ready: Callable[[], bool]
+    ) -> Leg:
         await check(replica)
+        if not is_ready():
+            raise DialFailed("it is not ready any more")
         self._serving[replica.name] = replica.uid
         return await self._begin(replica)
 

@@ -286,7 +286,7 @@ class Session:
             if self.held.kind is Kind.HTTP2_PART:
                 replica = await self._after_preface(hold)
             try:
-                return await self._dial(replica)
+                return await self._dial(hold, replica)
             except DialFailed as error:
                 failures += 1
                 self._failed_dials += 1
@@ -308,9 +308,9 @@ class Session:
         self._timers.keep("engage", self._began_s + self._shared.hold_after_s, self.held.engage)
         self._timers.keep("deadline", self._asked_s + self._shared.ready_wait_timeout_s, self._expired)
 
-    async def _dial(self, replica: Replica) -> tuple[Leg, bytes]:
+    async def _dial(self, hold: Hold, replica: Replica) -> tuple[Leg, bytes]:
         """Connect to one replica; from an HTTP/2 client's builder wait for the first words."""
-        builder = await self._shared.dialer.dial(replica)
+        builder = await self._shared.dialer.dial(replica, lambda: hold.ready_now() == replica)
         if self.held.kind is not Kind.HTTP2:
             return builder, b""
         return builder, await greeting_of(builder, self._shared.clock)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from bkscaler.simulation.acts import Act, until, wrong
+from bkscaler.simulation.identity import TAKEN
+from bkscaler.simulation.others import somebody_scales
 from bkscaler.simulation.visitors import build, grpc_builds
+
+
+def _last(world: Any, chance: Random, seconds: float, over: Callable[[], Any]) -> None:
+    """Let trouble last for so long; somebody may come while it does."""
+    until(world, seconds, over, "api")
+    if chance.random() < 0.5:
+        _visit_within(world, seconds, Random(f"{chance.random()}"))
 
 
 def api_refuses(world: Any, chance: Random) -> None:
@@ -15,13 +25,13 @@ def api_refuses(world: Any, chance: Random) -> None:
     code = chance.choice((409, 429, 500, 503, 504))
     trouble.code, trouble.only = code, "PATCH" if code == 409 else chance.choice(("", "", "PATCH", "GET"))
     trouble.retry_after_s = chance.choice((0, 0, 1, 5)) if code in {429, 503} else 0
-    until(world, chance.choice((0.3, 3.0, 30.0)), world.api.recover, "api")
+    _last(world, chance, chance.choice((0.3, 3.0, 30.0)), world.api.recover)
 
 
 def api_slow(world: Any, chance: Random) -> None:
     """Requests wait before they are looked at."""
     world.api.trouble.slow_s = chance.choice((0.3, 3.0, 20.0))
-    until(world, chance.choice((3.0, 30.0)), world.api.recover, "api")
+    _last(world, chance, chance.choice((3.0, 30.0)), world.api.recover)
 
 
 def api_loses_answers(world: Any, chance: Random) -> None:
@@ -29,7 +39,7 @@ def api_loses_answers(world: Any, chance: Random) -> None:
     spoilt = chance.random() < 0.3
     world.api.trouble.spoil_answers, world.api.trouble.lose_answers = spoilt, not spoilt
     world.api.trouble.only = chance.choice(("PATCH", ""))
-    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover, "api")
+    _last(world, chance, chance.choice((0.5, 5.0, 20.0)), world.api.recover)
 
 
 def api_cuts(world: Any, chance: Random) -> None:
@@ -37,28 +47,45 @@ def api_cuts(world: Any, chance: Random) -> None:
     world.api.trouble.cut_requests = True
     world.api.trouble.only = chance.choice(("PATCH", "", ""))
     cut_watches(world, chance)
-    until(world, chance.choice((0.5, 5.0, 20.0)), world.api.recover, "api")
+    _last(world, chance, chance.choice((0.5, 5.0, 20.0)), world.api.recover)
 
 
 def api_stale(world: Any, chance: Random) -> None:
     """The server is restarted, and lists are as they were, for a while."""
-    seconds = chance.choice((0.5, 3.0, 10.0))
     world.api.begin_stale()
     cut_watches(world, chance)
-    until(world, seconds, world.api.recover, "api")
-    _visit_within(world, seconds, Random(f"{chance.random()}"))
+    _last(world, chance, chance.choice((0.5, 3.0, 10.0)), world.api.recover)
 
 
 def api_killed(world: Any, chance: Random) -> None:
     """The server is killed, and comes back."""
     world.api.kill()
-    until(world, chance.choice((0.1, 3.0, 20.0, 90.0, 300.0)), world.api.start, "api")
+    _last(world, chance, chance.choice((0.1, 3.0, 20.0, 90.0, 300.0)), world.api.start)
 
 
 def api_terminated(world: Any, chance: Random) -> None:
     """The server refuses, keeps its watches open and silent, and another comes up."""
     world.api.terminate(chance.choice((5.0, 60.0)))
-    until(world, chance.choice((0.1, 3.0, 20.0)), world.api.start, "api")
+    _last(world, chance, chance.choice((0.1, 3.0, 20.0)), world.api.start)
+
+
+def token_renewed(world: Any, chance: Random) -> None:
+    """The token's file gets another one in time, or when the last one has been refused for a while."""
+    late = chance.random() < 0.5
+    if late:
+        world.identity.expire()
+        _last(world, chance, chance.choice((0.2, 3.0, 20.0)), world.identity.renew)
+    else:
+        expired = world.identity.token
+        world.identity.renew()
+        world.later(chance.choice((0.0, 10.0)), lambda: world.cluster.tokens.pop(expired, None))
+
+
+def rights_taken(world: Any, chance: Random) -> None:
+    """Rights are taken away, and given back after a while."""
+    for resource in chance.sample(TAKEN, chance.choice((1, 1, 2, 4))):
+        world.identity.take(resource)
+    _last(world, chance, chance.choice((1.0, 4.0, 15.0, 60.0)), world.identity.give_back)
 
 
 def cut_watches(world: Any, chance: Random) -> None:
@@ -80,6 +107,7 @@ def silent_watches(world: Any, chance: Random) -> None:
     wrong(world, "api")
     for link in world.api.links():
         link.fall_silent(None)
+    _visit_within(world, 80.0, Random(f"{chance.random()}"))
 
 
 def late_watches(world: Any, chance: Random) -> None:
@@ -100,7 +128,7 @@ def forget_history(world: Any, chance: Random) -> None:
 
 
 def slow_look(world: Any, chance: Random) -> None:
-    """The next time that bkscaler looks while nobody is connected it has to wait, and clients come."""
+    """The next time that bkscaler looks before sleep it has to wait, and somebody comes, or scales."""
     seconds, later = chance.choice((0.3, 2.0, 8.0)), Random(f"{chance.random()}")
 
     def read() -> None:
@@ -109,7 +137,10 @@ def slow_look(world: Any, chance: Random) -> None:
         disarm()
         world.api.trouble.slow_s = seconds
         until(world, seconds, world.api.recover, "api")
-        _visit_within(world, seconds, later)
+        if later.random() < 0.3:
+            world.later(seconds * later.random(), lambda: world.visit(somebody_scales, later))
+        else:
+            _visit_within(world, seconds, later)
 
     def disarm() -> None:
         world.api.on_read = lambda: None
@@ -179,5 +210,6 @@ def _be_late(world: Any, seconds: float) -> None:
 API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 2, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 2,
-    scaling_unanswered: 4, slow_look: 3,
+    scaling_unanswered: 4, slow_look: 3, token_renewed: 2,
+    rights_taken: 2,
 }  # fmt: skip

@@ -22,7 +22,10 @@ from bkscaler.simulation.links import Link
 from bkscaler.simulation.network import Host, Network
 
 PORT = 6443
-IDLE_CONNECTION_S = 180.0
+IDLE_CONNECTIONS_S = (5.0, 31.0, 180.0)
+"""After how long the server, or something in front of it, closes a connection that is not used."""
+ROUNDING_S = 0.1
+"""The answer was on its way before the wait began."""
 Random = Callable[[], float]
 
 
@@ -82,6 +85,7 @@ class ApiServer:
         self.ip = ip
         self._cluster = cluster
         self._random = random
+        self._idle_s = IDLE_CONNECTIONS_S[int(random() * len(IDLE_CONNECTIONS_S))]
         self._lists: dict[bytes, Any] = {}
         self._old_lists: dict[bytes, Any] = {}
 
@@ -101,7 +105,7 @@ class ApiServer:
             return
         self.host = Host(self._network, "api", self.ip)
         clock = self._network.clock
-        site = Site(_Gate(self), reactor=clock, timeout=IDLE_CONNECTION_S, parsePOSTFormSubmission=False)
+        site = Site(_Gate(self), reactor=clock, timeout=self._idle_s, parsePOSTFormSubmission=False)
         site.displayTracebacks = False
         self.host.listen(PORT, _Unlogged(site))
 
@@ -164,7 +168,7 @@ class ApiServer:
             link.cut()
         elif trouble.code and applies:
             self.log(f"{what}: {trouble.code}")
-            self._refuse(request, trouble)
+            self._refuse(request, trouble, link)
         else:
             self._answer(request, what, trouble, link)
 
@@ -192,21 +196,20 @@ class ApiServer:
     def _was_scaled(self, replicas: int) -> None:
         if not replicas:
             self._old_lists.clear()
+        self._leave_alone.clear()
         self.on_scaled(replicas)
 
     def _look_at_hurry(self, request: Any, link: Link) -> None:
-        """Remember which scale request has to wait for how long, and tell when it has not."""
-        if not request.path.endswith(b"/scale"):
-            return
-        what = link.client.host, request.content.read()[-20:]
-        request.content.seek(0)
-        now_s, free_s = self._network.clock.rightNow, self._leave_alone.pop(what, 0.0)
-        if now_s < free_s - 0.1:
-            self.on_hurry(f"the server was asked again {free_s - now_s:.1f} s too early")
-        if self.trouble.code and self.trouble.only in {"", "PATCH"}:
-            self._leave_alone[what] = now_s + self.trouble.retry_after_s
+        """Tell when a scale request has not waited for as long as it was asked to."""
+        if request.path.endswith(b"/scale"):
+            early_s = self._leave_alone.pop(_scaling(request, link), 0.0) - self._network.clock.rightNow
+            if early_s > ROUNDING_S:
+                self.on_hurry(f"the server was asked again {early_s:.1f} s too early")
 
-    def _refuse(self, request: Any, trouble: Trouble) -> None:
+    def _refuse(self, request: Any, trouble: Trouble, link: Link) -> None:
+        if request.path.endswith(b"/scale"):
+            free_s = self._network.clock.rightNow + trouble.retry_after_s
+            self._leave_alone[_scaling(request, link)] = free_s
         headers = {"Retry-After": str(trouble.retry_after_s)} if trouble.retry_after_s else {}
         words = {409: "the object has been modified", 429: "Too many requests"}.get(trouble.code, "oh no")
         send_text(request, words, code=trouble.code, headers=headers)
@@ -235,6 +238,13 @@ class ApiServer:
         """End every watch with an ERROR line."""
         for stream in list(self._cluster.root.watches._streams):
             stream.fail(ApiFailure(code, "Expired" if code == 410 else "InternalError", "too old"))
+
+
+def _scaling(request: Any, link: Link) -> tuple[Any, bytes]:
+    """Say who asks for which scale."""
+    asked = request.content.read()
+    request.content.seek(0)
+    return link.client.host, asked.partition(b"replicas")[2]
 
 
 class _Gate(Resource):

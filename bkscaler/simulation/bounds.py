@@ -12,6 +12,7 @@ from typing import Any
 from bkscaler.frontend.session import LINGER_S
 from bkscaler.simulation.clients import Builds, Client, Garbage
 from bkscaler.simulation.links import End
+from bkscaler.simulation.names import TTL_S
 from bkscaler.simulation.promises import Promises
 
 LOOK_EVERY_S = 1.0
@@ -30,6 +31,8 @@ SLEEP_LATE_S = 120.0
 """How late the builder may fall asleep after trouble with the API server."""
 WAKE_LATE_S = 30.0
 """How late it may be woken, or a client be joined, after that."""
+DEAD_FOR_S = 35.0
+"""How long connections that have died unnoticed are kept for further requests, and waits may go on."""
 END_LATE_S = 5.0
 """How late a client may be told that its time is over."""
 
@@ -88,6 +91,8 @@ class Bounds:
         if not healthy and now_s > STARTING_S:
             self._unhealthy_s = now_s
             truth.trouble_s = now_s
+        if not self._judge.world.identity.is_well:
+            truth.refused_s = now_s
         if not truth.api_is_fine():
             truth.api_trouble_s = now_s
         ends = truth.client_ends()
@@ -107,15 +112,21 @@ class Bounds:
     def _judge_sleep(self, now_s: float) -> None:
         """Without clients, and with an API that answers, the builder is asleep in time."""
         restless_s = max(self._restless_s, self._truth.trouble_s, self._judge.wanted_s)
-        limit_s = self._settings.idle_timeout_s + self._late_s(SLEEP_LATE_S, now_s)
+        limit_s = self._settings.idle_timeout_s + self._late_s(SLEEP_LATE_S, restless_s, SLEEP_LATE_S)
         if self._truth.replicas() > 0 and now_s - restless_s > limit_s:
             self._judge.fail(f"still awake {now_s - restless_s:.0f} s after anybody needed it")
 
-    def _late_s(self, most_s: float, now_s: float) -> float:
-        """Say how late things may be now."""
+    def _late_s(self, most_s: float, since_s: float, after_s: float) -> float:
+        """
+        Say how late a thing may be.
+
+        :param most_s: how late when there was trouble with the API server.
+        :param since_s: when it became due.
+        :param after_s: how long such trouble lasts at most.
+        """
         if self._truth.calm:
             return CALM_S
-        return most_s if now_s < self._truth.api_trouble_s + SLEEP_LATE_S else LATE_S
+        return most_s if since_s < self._truth.api_trouble_s + after_s else LATE_S
 
     def _judge_client(self, end: End, client: Client, now_s: float) -> None:
         """A client that waits is served in time, or told in time that it is not."""
@@ -130,11 +141,12 @@ class Bounds:
             return
         if now_s - client.asked_s > self._settings.ready_wait_timeout_s + END_LATE_S:
             self._judge.fail(f"{client} has waited for {now_s - client.asked_s:.0f} s and was not told")
-        late_s = self._late_s(WAKE_LATE_S, now_s)
+        late_s = self._late_s(WAKE_LATE_S, client.asked_s, DEAD_FOR_S)
         if now_s - max(client.asked_s, self._hopeful_s) > self._settings.give_up_after_s + END_LATE_S:
             self._judge.fail(f"{client} waits for what cannot come")
         since_s = max(client.asked_s, self._unhealthy_s, self._truth.trouble_s)
         if now_s - max(since_s, self._up_s) > late_s:
             self._judge.fail(f"{client} waits, and nothing is woken for it")
-        if now_s - max(since_s, self._unready_s) > late_s:
+        cached_s = TTL_S if self._settings.target_address == "dns" else 0.0
+        if now_s - max(since_s, self._unready_s) > late_s + cached_s:
             self._judge.fail(f"{client} waits, and a builder is ready")

@@ -172,16 +172,17 @@ class Garbage(Client):
 
     def __init__(self, name: str, clock: VirtualTime, words: bytes) -> None:
         super().__init__(name, clock)
-        self._words = words
+        self.words = words
 
     def say(self, size: int) -> None:
         """Send them; what comes back is not compared."""
         if self.open and not self.ending:
             self.has_spoken = True
-            self.transport.write(self._words)
+            self.transport.write(self.words)
 
     def dataReceived(self, data: bytes) -> None:
         """Take whatever comes."""
+        self.received += data
 
     @property
     def complete(self) -> bool:

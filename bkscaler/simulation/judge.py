@@ -125,7 +125,10 @@ class Judge:
             self.fail(f"{client} ended as {outcome.value}, but {wrong}")
 
     def _dialled(self, host: Host, ip: str) -> None:
-        """No client is given a pod that bkscaler knows to be going, or that it has sent away."""
+        """
+        No client is given a pod that bkscaler knows to be going, or that it has sent away. (Where DNS, which
+        may be late, says which pod it is, only that none is while bkscaler has scaled to 0.)
+        """
         if not isinstance(host, Process):
             return
         self.dials["api" if ip == self.world.api.ip else "builders"] += 1
@@ -134,6 +137,8 @@ class Judge:
         self.world.say(f"{host.name} dials {ip}")
         if self._we_sleep:
             self.fail(f"{ip} is dialled, although bkscaler has scaled to 0")
+        if self.world.settings.target_address == "dns":
+            return
         here = [pod["metadata"] for pod in self.truth.pods() if pod["status"].get("podIP") == ip]
         for meta in here:
             gone = meta["uid"] in self._told_going or meta["uid"] in self._sent_away
@@ -252,14 +257,17 @@ class Judge:
         """
         for link in self.truth.builder_links():
             self.fail(f"scaled down while {link} was open")
-        for why in self.world.api.facts:
+        asked_s, reasons = self.world.api.facts
+        for why in reasons:
             self.fail(f"scaled down {why}")
+        if asked_s <= self._changed_s:
+            self.fail("scaled down, although somebody else has scaled meanwhile")
         if self.truth.now_s > self.draining_since_s + self._in_flight_s:
             self.fail("scaled down while draining")
         self._sent_away |= {pod["metadata"]["uid"] for pod in self.truth.pods()}
 
-    def _too_early(self) -> list[str]:
-        """Say what speaks against a scale-down that is asked for now."""
+    def _too_early(self) -> tuple[float, list[str]]:
+        """Say what speaks against a scale-down that is asked for now, and what time it is."""
         now_s, timeout_s = self.truth.now_s, self.world.settings.idle_timeout_s - ROUNDING_S
         since_s = max(self._demand_s, self._run_s)
         reasons = []
@@ -269,7 +277,7 @@ class Judge:
             reasons.append(f"{now_s - self._changed_s:.3f} s after somebody else has scaled")
         if self.world.api.read_s < since_s + timeout_s:
             reasons.append("without a look")
-        return reasons
+        return now_s, reasons
 
     def _scaled_up_for_nobody(self) -> None:
         """A request for a client that has left may still be on its way, but not for long."""

@@ -182,6 +182,7 @@ class Network:
     :ivar on_link: told each new link.
     :ivar on_end: told each end of a link that is closed.
     :ivar on_dial: told each host that sets out to connect, and where to.
+    :ivar resolve: gives the address of a name; ``""`` when there is none.
     :ivar fate: says what becomes of a dial to an address.
     """
 
@@ -192,6 +193,7 @@ class Network:
         self.on_link: Callable[[Link], None] = lambda link: None
         self.on_end: Callable[[Link, End], None] = lambda link, end: None
         self.on_dial: Callable[[Host, str], None] = lambda host, ip: None
+        self.resolve: Callable[[str], str] = lambda name: ""
         self.fate: Callable[[str], Fate] = lambda ip: Fate.ARRIVES
         self._random = random
 

@@ -100,10 +100,12 @@ def _flags(chance: Random) -> dict[str, str]:
         "idle-timeout": chance.choice(("1s", "5s", "5s", "20s", "100s")),
         "ready-wait-timeout": chance.choice(("15s", "40s", "40s", "120s")),
         "give-up-after": chance.choice(("off", "off", "10s", "30s")),
-        "hold-after": chance.choice(("1s", "10s")),
-        "probe-grace": chance.choice(("100ms", "250ms", "1s")),
+        "hold-after": chance.choice(("0s", "1s", "10s", "10s")),
+        "probe-grace": chance.choice(("0s", "100ms", "250ms", "1s")),
         "drain-timeout": chance.choice(("0s", "5s", "60s")),
         "max-connections": chance.choice(("3", "100", "100", "100")),
+        "readiness": chance.choice(("pod", "pod", "tcp", "grpc")),
+        "target-address": chance.choice(("pod-ip", "pod-ip", "pod-ip", "dns")),
     }
 
 

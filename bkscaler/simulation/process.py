@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.internet.abstract import isIPAddress
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
@@ -42,7 +43,7 @@ class SimulatedReactor:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.stopped: Deferred[None] = Deferred()
-        self.nameResolver = _Resolver()
+        self.nameResolver = _Resolver(host.network)
         self._clock = host.network.clock
 
     def seconds(self) -> float:
@@ -91,7 +92,10 @@ class SimulatedReactor:
 
 @implementer(IHostnameResolver)
 class _Resolver:
-    """Resolves addresses to themselves."""
+    """Resolves addresses to themselves, and names as the network does."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
 
     def resolveHostName(
         self,
@@ -103,7 +107,9 @@ class _Resolver:
     ) -> Any:
         """Answer at once."""
         resolutionReceiver.resolutionBegan(self)
-        resolutionReceiver.addressResolved(IPv4Address("TCP", hostName, portNumber))
+        address = hostName if isIPAddress(hostName) else self._network.resolve(hostName)
+        if address:
+            resolutionReceiver.addressResolved(IPv4Address("TCP", address, portNumber))
         resolutionReceiver.resolutionComplete()
         return self
 

@@ -40,6 +40,7 @@ class Promises:
         self._truth = judge.truth
         self._settings = judge.world.settings
         self._done_s: dict[str, float] = {}
+        self._gone_s: dict[str, float] = {}
 
     def look(self, now_s: float) -> None:
         """
@@ -61,6 +62,8 @@ class Promises:
             client = self._truth.client_of(end)
             if not end.link.harmed and client.open:
                 self._judge_client(client, now_s)
+            elif not end.link.harmed:
+                self._judge_gone(client, now_s)
 
     def _judge_number(self, ends: list[End]) -> None:
         """Not more are served than may be."""
@@ -87,6 +90,16 @@ class Promises:
             self._judge_finished(client, now_s)
         elif isinstance(client, Builds) and client.wants and client.name not in self._judge.served_from:
             self._judge_held(client, now_s)
+
+    def _judge_gone(self, client: Client, now_s: float) -> None:
+        """Who resets its connection is heard of, and so is a gRPC client that closes it."""
+        builders = self._judge.world.builders.containers.values()
+        held = client.name not in self._judge.served_from and not any(each.is_frozen for each in builders)
+        if client.ending != "reset" and not (isinstance(client, Builds) and held):
+            self._gone_s.pop(client.name, None)
+            return
+        if now_s > self._gone_s.setdefault(client.name, now_s) + SOON_S:
+            self._judge.fail(f"{client} has left, and bkscaler does not notice")
 
     def _judge_told(self, client: Client, outcome: Outcome, now_s: float) -> None:
         """Who gets no builder is told why."""

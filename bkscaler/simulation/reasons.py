@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bkscaler.observability.outcomes import Outcome
+from bkscaler.observability.outcomes import NO_BUILDER, Outcome
 from bkscaler.simulation.clients import Builds, Client, Garbage
 
 ROUNDING_S = 0.002
 JUST_NOW_S = 1.0
 """How long it may take until the end of a connection to a builder is told of."""
 MISSING_FOR_S = 10.0
-"""How long after a set was missing its clients may be told so."""
+"""How long after a set, or a right, was missing clients may be told so."""
 
 
 def unexplained_outcome(judge: Any, client: Client, outcome: Outcome) -> str:
@@ -44,6 +44,8 @@ def wrong_numbers(client: Client, outcome: Outcome, told: dict[str, Any]) -> str
 
 def unexplained_end(judge: Any, client: Client) -> str:
     """Judge an end as the client sees it: a build is never cut for no reason, and nothing of it is lost."""
+    if judge.outcomes.get(client.peer) in NO_BUILDER and not client.ending and not _was_told(client):
+        return "" if client.transport.link.harmed else f"{client} was turned away without a word"
     ends = judge.served_from.get(client.name, [])
     harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]
     if not ends or harmed or judge.outcomes.get(client.peer) is Outcome.SHUTTING_DOWN:
@@ -53,6 +55,13 @@ def unexplained_end(judge: Any, client: Client) -> str:
     if client.ending == "finished" and not client.complete:
         return f"{client} got {len(client.received)} of {len(client.sent)} bytes back"
     return ""
+
+
+def _was_told(client: Client) -> bool:
+    """Whether a client that speaks a language for it was told that there is no builder."""
+    if isinstance(client, Garbage):
+        return not client.words.startswith(b"GET ") or client.received.startswith(b"HTTP/1.1 503 ")
+    return client.complete if isinstance(client, Builds) else True
 
 
 def _gone(judge: Any, client: Client) -> bool:
@@ -77,6 +86,8 @@ def _left_while_held(judge: Any, client: Client) -> str:
     lasted_s = judge.truth.now_s - judge.accepted_s[link]
     if not link.server.read_bytes and lasted_s < judge.world.settings.probe_grace_s - ROUNDING_S:
         return "it was a probe"
+    if client.kind == "plain" and client.ending == "finished" and not link.harmed:
+        return "it has only half-closed, and waits"
     return _left(judge, client)
 
 
@@ -116,7 +127,8 @@ def _too_late(judge: Any, client: Client) -> str:
 
 def _cannot_wake(judge: Any, client: Client) -> str:
     settings, now_s = judge.world.settings, judge.truth.now_s
-    if now_s < judge.missing_s + MISSING_FOR_S or math.isfinite(judge.draining_since_s):
+    amiss_s = max(judge.truth.refused_s, judge.missing_s)
+    if now_s < amiss_s + MISSING_FOR_S or math.isfinite(judge.draining_since_s):
         return ""
     waited_s = now_s - client.asked_s
     if math.isfinite(settings.give_up_after_s) and waited_s >= settings.give_up_after_s - ROUNDING_S:

@@ -29,6 +29,10 @@ TAG_BYTES = 8
 """A plain client begins with so many bytes that name it; an HTTP/2 client has a header for that."""
 
 
+HEALTH_PATH, SERVES = b"/grpc.health.v1.Health/Check", b"\0\0\0\0\2\x08\x01"
+"""The call of ``--readiness grpc``, and its answer."""
+
+
 class Manner(Enum):
     """How a container that says that it is ready takes connections."""
 
@@ -177,6 +181,7 @@ class Calls:
         self._transport = transport
         self._broken = False
         self._acknowledged = False
+        self._checks: set[int] = set()
         self._bodies: dict[int, bytearray] = {}
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         self._h2.initiate_connection()
@@ -196,8 +201,11 @@ class Calls:
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
                 headers = dict(event.headers)
-                self._serve(headers[b"client"].decode())
                 self._bodies[event.stream_id] = bytearray()
+                if headers[b":path"] == HEALTH_PATH:
+                    self._checks.add(event.stream_id)
+                else:
+                    self._serve(headers[b"client"].decode())
             elif isinstance(event, h2.events.DataReceived):
                 self._bodies[event.stream_id] += event.data
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -212,6 +220,8 @@ class Calls:
 
     def _answer(self, stream: int) -> None:
         body = bytes(self._bodies.pop(stream, b""))
+        if stream in self._checks:
+            body = SERVES
         self._h2.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
         self._h2.send_data(stream, body)
         self._h2.send_headers(stream, [("grpc-status", "0")], end_stream=True)

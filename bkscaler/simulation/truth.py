@@ -23,13 +23,14 @@ class Truth:
     :param world: the world.
     :ivar trouble_s: when something last went wrong that may delay things, by the acts' own account.
     :ivar api_trouble_s: the same with what is between bkscaler and the API server.
+    :ivar refused_s: when bkscaler was last refused by the API server, as its token or its rights were.
     :ivar hand: who is changing the cluster now: ``bkscaler``, or somebody else.
     :ivar calm: whether nothing has ever gone wrong.
     """
 
     def __init__(self, world: Any) -> None:
         self.hand = "bkscaler"
-        self.trouble_s = self.api_trouble_s = -math.inf
+        self.trouble_s = self.api_trouble_s = self.refused_s = -math.inf
         self.unreachable: set[str] = set()
         self._world = world
         world.builders.in_use = self._is_in_use
@@ -111,7 +112,7 @@ class Truth:
     def api_is_fine(self) -> bool:
         """Whether the API server answers; connections made before may be silent all the same."""
         api = self._world.api
-        return bool(api.up and api.trouble == Trouble())
+        return bool(api.up and api.trouble == Trouble() and self._world.identity.is_well)
 
     def hopeless(self) -> bool:
         """Whether a pod cannot come as things are: no node fits it, or its image is not to be had."""

@@ -15,7 +15,7 @@ from twisted.logger import ILogObserver, LogLevel, formatEvent
 from zope.interface import implementer
 
 from bkscaler.config import Settings, read_settings
-from bkscaler.kube.auth import ClusterAccess, StaticToken
+from bkscaler.kube.auth import ClusterAccess
 from bkscaler.sandbox.cluster import EPOCH, ClusterSettings, make_cluster
 from bkscaler.sandbox.failures import ApiFailure
 from bkscaler.sandbox.objects import stamp
@@ -23,6 +23,8 @@ from bkscaler.simulation.apiserver import ApiServer
 from bkscaler.simulation.builders import Builders
 from bkscaler.simulation.clients import Client, Connecting
 from bkscaler.simulation.clock import VirtualTime
+from bkscaler.simulation.identity import Identity, TokenInMemory
+from bkscaler.simulation.names import Names
 from bkscaler.simulation.network import Host, Network
 from bkscaler.simulation.process import Process
 from bkscaler.simulation.serving import Manner
@@ -64,6 +66,9 @@ class World:
         self.cluster = make_cluster(
             cluster, self.clock, random=self.chance("cluster").random, runner=self.builders
         )
+        self.identity = Identity(self.cluster)
+        unready_too = self.settings.readiness != "pod"
+        self.network.resolve = Names(self.cluster.pods, self.clock, unready_too)
         self.api = ApiServer(self.network, API_IP, self.cluster, self.chance("api").random)
         self.api.log = self.say
         self.process: Process | None = None
@@ -97,9 +102,7 @@ class World:
             PROXY_IP,
             name=f"bkscaler-{len(self.processes) + 1}",
             settings=self.settings,
-            access=ClusterAccess(
-                server=self.api.url, ca_pem=None, credentials=StaticToken(self.cluster.token)
-            ),
+            access=ClusterAccess(server=self.api.url, ca_pem=None, credentials=TokenInMemory(self.identity)),
             random=self._product.random,
             now=self.wall_time,
         )

@@ -196,6 +196,15 @@ class DialerTests(SynchronousTestCase):
             self.assertEqual(words, "pod buildkitd-0 (10.0.0.1): the builder says that it does not serve yet")
         self.assertEqual(self.checks, ["one", "one"])
 
+    def test_not_ready_any_more(self):
+        """A pod that has ceased to be ready while it was asked is not dialled."""
+        dialer = self.dialer()
+        dial = dialer.dial(self.replica, is_ready=lambda: not self.checks)
+        words = str(self.failureResultOf(dial, DialFailed).value)
+        self.assertEqual(words, "pod buildkitd-0 (10.0.0.1): it is not ready any more")
+        self.successResultOf(dialer.dial(self.replica))
+        self.assertEqual(self.checks, ["one", "one"])
+
 
 class RefusedTests(TestCase):
     """A dial on a real socket."""

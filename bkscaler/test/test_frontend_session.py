@@ -385,10 +385,7 @@ class JoinedTests(SessionCase):
         self.assertEqual((proxy.outcomes, proxy.capacity.holds), ([Outcome.COMPLETED], []))
 
     def test_no_cycles(self):
-        """
-        What was joined is freed at its end: the garbage collector comes seldom. (It has to come for those who
-        left while they were held; a coroutine that was cancelled knows itself.)
-        """
+        """What was joined is freed at its end: the garbage collector comes seldom."""
         kinds = (Session, HeldClient, CopyRelay)
 
         def parts():
