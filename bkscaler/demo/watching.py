@@ -48,6 +48,9 @@ class Watched:
         """Take one change in."""
         self._put(fields.text(content, "metadata", "uid"), {} if kind == "DELETED" else content)
 
+    def on_settled(self) -> None:
+        """Need nothing: each change has been told."""
+
     def on_state(self, ok: bool, error: ApiError | None) -> None:
         """Need nothing: the watch goes on by itself."""
 

@@ -332,6 +332,9 @@ class _Watch:
     def on_event(self, kind: str, content: dict[str, Any]) -> None:
         """Merge an event."""
         (self._store.set_event if self._is_set else self._store.pod_event)(kind, content)
+
+    def on_settled(self) -> None:
+        """Follow up on what has been merged: a pod that became ready may be going by now."""
         self._view._changed()
 
     def on_state(self, ok: bool, error: ApiError | None) -> None:

@@ -69,7 +69,10 @@ class Listener(Protocol):
         """
 
     def on_event(self, kind: str, content: dict[str, Any]) -> None:
-        """Take one change, ``ADDED``, ``MODIFIED`` or ``DELETED``, and the object."""
+        """Take one change, ``ADDED``, ``MODIFIED`` or ``DELETED``, and the object; more may follow."""
+
+    def on_settled(self) -> None:
+        """Hear that all changes have been told that came together, so that it is time to act on them."""
 
     def on_state(self, ok: bool, error: ApiError | None) -> None:
         """Hear that the watch is live (True, None), or of each failure (False, why)."""
@@ -232,11 +235,17 @@ class Reflector:
 
     def _take(self, decoder: WatchDecoder, data: bytes) -> None:
         """Hand on the events that these bytes complete, and remember where to resume."""
-        for event in decoder.feed(data):
-            self._heard = True
-            if event.type != "BOOKMARK":
-                self._call(self._listener.on_event, event.type, event.object)
-            self._version = event.resource_version or self._version
+        told = False
+        try:
+            for event in decoder.feed(data):
+                self._heard = True
+                if event.type != "BOOKMARK":
+                    told = True
+                    self._call(self._listener.on_event, event.type, event.object)
+                self._version = event.resource_version or self._version
+        finally:
+            if told and not self._stopping:
+                self._call(self._listener.on_settled)
 
     def _opened(self) -> None:
         """Note that the watch is live; say so if it was not."""

@@ -76,7 +76,7 @@ class ApiServer:
         self.on_asked: Callable[[], Any] = lambda: None
         self.facts: Any = None
         self.on_hurry: Callable[[str], None] = lambda words: None
-        self._leave_alone: dict[tuple[Any, bytes], float] = {}
+        self._leave_alone: dict[tuple[Any, bytes], tuple[float, Link]] = {}
         self.on_scaled: Callable[[int], None] = lambda replicas: None
         self.requests = 0
         self.read_s = -math.inf
@@ -134,8 +134,8 @@ class ApiServer:
 
     def begin_stale(self) -> None:
         """
-        From now on answer lists as they were answered last, until a scale-down is carried out: nobody could
-        tell what has become of that, if this server then answered as of a time before.
+        From now on answer lists as they were answered last, but not as of before a scale-down: nobody could
+        tell what has become of one whose answer was lost.
         """
         self._old_lists = dict(self._lists)
         self.trouble.stale = True
@@ -196,20 +196,22 @@ class ApiServer:
     def _was_scaled(self, replicas: int) -> None:
         if not replicas:
             self._old_lists.clear()
+            self._lists.clear()
         self._leave_alone.clear()
         self.on_scaled(replicas)
 
     def _look_at_hurry(self, request: Any, link: Link) -> None:
         """Tell when a scale request has not waited for as long as it was asked to."""
         if request.path.endswith(b"/scale"):
-            early_s = self._leave_alone.pop(_scaling(request, link), 0.0) - self._network.clock.rightNow
-            if early_s > ROUNDING_S:
+            free_s, told = self._leave_alone.pop(_scaling(request, link), (0.0, link))
+            early_s = free_s - self._network.clock.rightNow
+            if early_s > ROUNDING_S and not told.harmed:
                 self.on_hurry(f"the server was asked again {early_s:.1f} s too early")
 
     def _refuse(self, request: Any, trouble: Trouble, link: Link) -> None:
         if request.path.endswith(b"/scale"):
             free_s = self._network.clock.rightNow + trouble.retry_after_s
-            self._leave_alone[_scaling(request, link)] = free_s
+            self._leave_alone[_scaling(request, link)] = free_s, link
         headers = {"Retry-After": str(trouble.retry_after_s)} if trouble.retry_after_s else {}
         words = {409: "the object has been modified", 429: "Too many requests"}.get(trouble.code, "oh no")
         send_text(request, words, code=trouble.code, headers=headers)

@@ -1,5 +1,6 @@
 """The view of one StatefulSet: two watches, scale requests and refreshes, against a server played by hand."""
 
+import json
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -88,6 +89,18 @@ class WatchingTests(ViewTestCase):
             for watch in (set_watch, pods_watch):
                 watch.event("BOOKMARK", {"metadata": {"resourceVersion": str(100 + minute)}})
         self.assertEqual((self.api.dials, len(self.seen)), (0, 1))
+
+    def test_together(self):
+        """What comes in one read is acted on as one: a pod that became ready and is going is nobody's."""
+        _, pods_watch = self.start(pod_object(ready=False))
+        lines = [
+            json.dumps({"type": "MODIFIED", "object": each}).encode() + b"\n"
+            for each in (pod_object(version=21), pod_object(version=22, terminating=True))
+        ]
+        pods_watch.chunk(b"".join(lines))
+        self.assertEqual([each.ready for each in self.seen], [(), ()])
+        pods_watch.chunk(lines[0].replace(b"21", b"23").replace(b"pod-a", b"pod-b") + b"nonsense\n")
+        self.assertEqual([replica.uid for replica in self.seen[-1].ready], ["pod-b"])
 
     def test_missing_then_created(self):
         """A set that does not exist is told; when it is made, its pods are watched."""

@@ -35,6 +35,9 @@ class Heard:
         self.events.append((kind, content["metadata"]["resourceVersion"]))
         self.then("event")
 
+    def on_settled(self):
+        self.then("settled")
+
     def on_state(self, ok, error):
         self.states.append((ok, type(error).__name__ if error else ""))
         self.then("state")
@@ -358,11 +361,11 @@ class ReflectorTests(SynchronousTestCase):
         watch.event("ADDED", pod_object(version=6))
         watch.event("ADDED", pod_object(version=7))
         self.assertEqual(len(self.heard.events), 2)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2 * 2)
 
     def test_stop_from_the_listener(self):
         """Stopping from inside any call of the listener ends everything, and nothing more is heard."""
-        for when in ("listing", "list", "event", "state"):
+        for when in ("listing", "list", "event", "settled", "state"):
             self.setUp()
             self.heard.then = lambda what, when=when: self.reflector.stop() if what == when else None
             self.reflector.start()
