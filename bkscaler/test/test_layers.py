@@ -36,11 +36,9 @@ ROWS = """
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
 9  simulation.clock|links|identity|names <- simulation.network|serving <- simulation.builders|process
       <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|promises
-      <- simulation.bounds
-      <- simulation.judge
-10 simulation.acts <- simulation.visitors|podfaults|others <- simulation.apifaults <- simulation.plan
-      <- simulation.run
-      <- simulation.mutants|__main__
+      <- simulation.bounds <- simulation.judge
+10 simulation.acts|breaking <- simulation.visitors|podfaults|others|misscaling|misserving
+      <- simulation.apifaults <- simulation.plan <- simulation.run <- simulation.mutants|__main__
 """
 """
 A module may import what stands in a row above it. Within a row, things three spaces apart do not know each
