@@ -35,6 +35,10 @@ class Break:
     new: Any
 
 
+Ways = dict[str, tuple[Break, ...]]
+"""By name, what is broken at the same time."""
+
+
 def value(where: str, new: Any) -> Break:
     """Break a constant of a module or a class; see :class:`Break`."""
     return Break(where=where, new=new)

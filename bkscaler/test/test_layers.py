@@ -37,8 +37,8 @@ ROWS = """
 9  simulation.clock|links|identity|names <- simulation.network|serving <- simulation.builders|process
       <- simulation.clients|apiserver <- simulation.truth|world <- simulation.reasons|promises
       <- simulation.bounds <- simulation.judge
-10 simulation.acts <- simulation.visitors|podfaults|others <- simulation.apifaults <- simulation.plan
-      <- simulation.run|thrift|breaking <- simulation.mutants|__main__
+10 simulation.acts|breaking <- simulation.visitors|podfaults|others|misscaling|misserving
+      <- simulation.apifaults <- simulation.plan <- simulation.run|thrift <- simulation.mutants|__main__
 11 soak.views|errands|journal|troubles|gate|program|rests <- soak.clients|reasons
       <- soak.grpcclient|ledger|stage <- soak.crowd|judge <- soak.faults <- soak.course <- soak.report
       <- soak.__main__
