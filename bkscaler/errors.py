@@ -80,7 +80,8 @@ class ApiStatus(ApiError):
 
     def __init__(self, code: int, reason: str, message: str, *, retry_after_s: float | None = None) -> None:
         message = message[:MAX_DETAIL_CHARS]
-        super().__init__(f"{code} {reason}: {message}" if reason else f"{code}: {message}")
+        what = f"{code} {reason}" if reason else str(code)
+        super().__init__(f"{what}: {message}" if message else what)
         self.code = code
         self.reason = reason
         self.message = message

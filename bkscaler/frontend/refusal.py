@@ -48,7 +48,7 @@ def trailers_only(stream: int, words: str) -> bytes:
         NeverIndexedHeaderTuple(":status", "200"),
         NeverIndexedHeaderTuple("content-type", "application/grpc"),
         NeverIndexedHeaderTuple("grpc-status", str(FAILED_PRECONDITION)),
-        NeverIndexedHeaderTuple("grpc-message", quote(words, safe=_UNQUOTED)),
+        NeverIndexedHeaderTuple("grpc-message", quote(words.strip(), safe=_UNQUOTED)),
     ]
     block = Encoder().encode(fields, huffman=False)
     return HeadersFrame(stream, data=block, flags=["END_HEADERS", "END_STREAM"]).serialize()

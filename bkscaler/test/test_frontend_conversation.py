@@ -166,6 +166,11 @@ class RefusalTests(SynchronousTestCase):
         self.assertTrue(answer.startswith(refusal.SERVER_SETTINGS + refusal.SETTINGS_ACK))
         self.check(answered(answer), [1, 5])
 
+    def test_blanks_around(self):
+        """Blanks around the reason are left out: a header field that has them ends the whole connection."""
+        answer = talk(SETTINGS + headers(1)).refuse(f" {self.words} \n")
+        self.check(answered(answer), [1])
+
     def test_later_streams(self):
         """Later calls are answered as well, when their header block is whole; PINGs and SETTINGS too."""
         conversation = talk(SETTINGS)

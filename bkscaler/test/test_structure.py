@@ -171,6 +171,11 @@ class ErrorTreeTests(SynchronousTestCase):
         self.assertEqual(len(error.message), errors.MAX_DETAIL_CHARS)
         self.assertLess(len(str(error)), 300)
 
+    def test_without_a_message(self):
+        """A server that gives no words is quoted without any."""
+        for reason, words in (("", "504"), ("Timeout", "504 Timeout")):
+            self.assertEqual(str(errors.ApiStatus(504, reason, "")), words)
+
     def test_all_problems_are_kept(self):
         """A configuration error keeps its problems apart, and shows them all."""
         error = errors.ConfigurationError("one", "two")
