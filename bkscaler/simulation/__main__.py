@@ -20,6 +20,9 @@ SEEDS_AT_ONCE = 50
 """How many worlds a process runs. Nothing of them is cleared away, about 1.4 MB each, but with the process:
 to look for it costs as much as a fifth of the world."""
 
+TOLD_EVERY = 5000
+"""After how many seeds a log is told how far it is."""
+
 
 def main(words: list[str] | None = None) -> int:
     """Run what the command line says; give the exit status."""
@@ -36,11 +39,9 @@ def main(words: list[str] | None = None) -> int:
         for seed in seeds:
             failed += 1
             result = shortest(seed)
-            sys.stdout.write(f"\n{result.text()}{_verdict(result)}")
+            print(f"\n{result.text()}{_verdict(result)}", end="", flush=True)
             clear_away()
-        done = min(options.seeds, count * SEEDS_AT_ONCE)
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{done} of {options.seeds} seeds, {failed} failed")
+        _progress(min(options.seeds, count * SEEDS_AT_ONCE), options.seeds, failed)
     took_s = time.monotonic() - began_s
     sys.stdout.write(f"\n{took_s:.0f} s, seeds from {options.first}\n")
     sys.stdout.write(f"simulated {options.seeds} seeds, {failed} failed\n")
@@ -55,6 +56,15 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="run this one alone and print what happens in it")
     parser.add_argument("--prefix", type=int, help="of --seed, only so many acts")
     return parser
+
+
+def _progress(done: int, seeds: int, failed: int) -> None:
+    """Tell how far it is: on a terminal always in the same line, elsewhere now and then."""
+    words = f"{done} of {seeds} seeds, {failed} failed"
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{words}")
+    elif done % TOLD_EVERY == 0:
+        sys.stderr.write(f"{words}\n")
 
 
 def _failing(first: int, seeds: int, jobs: int) -> Iterator[list[int]]:
