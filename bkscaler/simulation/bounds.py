@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from bkscaler.frontend.session import LINGER_S
-from bkscaler.simulation.clients import Builds, Client, Garbage
+from bkscaler.simulation.clients import Client, Garbage
 from bkscaler.simulation.links import End
 from bkscaler.simulation.names import TTL_S
 from bkscaler.simulation.promises import Promises
@@ -100,10 +100,7 @@ class Bounds:
         ends = truth.client_ends()
         if not healthy or any(map(self._judge.wants, ends)):
             self._restless_s = now_s
-        cancelled = [
-            client.cancelled_s for client in map(truth.client_of, ends) if isinstance(client, Builds)
-        ]
-        self._restless_s = max(self._restless_s, *cancelled, 0.0)
+        self._restless_s = max(self._restless_s, truth.cancelled_s())
         if not healthy or not truth.hopeless():
             self._hopeful_s = now_s
         if truth.replicas() > 0:

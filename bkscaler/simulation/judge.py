@@ -281,7 +281,7 @@ class Judge:
 
     def _scaled_up_for_nobody(self) -> None:
         """A request for a client that has left may still be on its way, but not for long."""
-        late_s = self.truth.now_s - self.wanted_s
+        late_s = self.truth.now_s - max(self.wanted_s, self.truth.cancelled_s())
         if late_s > self._in_flight_s:
             self.fail(f"scaled up {late_s:.3f} s after the last client had left")
 

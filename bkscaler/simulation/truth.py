@@ -9,7 +9,7 @@ from typing import Any
 
 from bkscaler.simulation.apiserver import Trouble
 from bkscaler.simulation.builders import Builder
-from bkscaler.simulation.clients import Client
+from bkscaler.simulation.clients import Builds, Client
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Fate
 from bkscaler.simulation.process import Process
@@ -96,6 +96,13 @@ class Truth:
         """List bkscaler's ends of its clients' connections."""
         process = self.process()
         return [] if process is None else [end for end in process.ends if end is end.link.server]
+
+    def cancelled_s(self) -> float:
+        """Say when a gRPC client that is still connected has last ended all its calls."""
+        clients = map(self.client_of, self.client_ends())
+        return max(
+            (client.cancelled_s for client in clients if isinstance(client, Builds)), default=-math.inf
+        )
 
     def builder_links(self) -> list[Link]:
         """List bkscaler's connections to builders."""
