@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from multiprocessing import Pool
 
 from bkscaler.simulation.run import Result, run_seed, shortest
-from bkscaler.simulation.thrift import clear_away, prepare
+from bkscaler.simulation.thrift import prepare
 
 SEEDS_AT_ONCE = 50
 """How many worlds a process runs. Nothing of them is cleared away, about 1.4 MB each, but with the process:
@@ -35,12 +35,10 @@ def main(words: list[str] | None = None) -> int:
         return 1 if result.failures else 0
     failed = 0
     began_s = time.monotonic()
-    for count, seeds in enumerate(_failing(options.first, options.seeds, options.jobs), 1):
-        for seed in seeds:
-            failed += 1
-            result = shortest(seed)
-            print(f"\n{result.text()}{_verdict(result)}", end="", flush=True)
-            clear_away()
+    for count, reports in enumerate(_failing(options.first, options.seeds, options.jobs), 1):
+        failed += len(reports)
+        for report in reports:
+            print(f"\n{report}", end="", flush=True)
         _progress(min(options.seeds, count * SEEDS_AT_ONCE), options.seeds, failed)
     took_s = time.monotonic() - began_s
     sys.stdout.write(f"\n{took_s:.0f} s, seeds from {options.first}\n")
@@ -67,8 +65,12 @@ def _progress(done: int, seeds: int, failed: int) -> None:
         sys.stderr.write(f"{words}\n")
 
 
-def _failing(first: int, seeds: int, jobs: int) -> Iterator[list[int]]:
-    """Run seeds; give, for so many at once, those that have failed."""
+def _failing(first: int, seeds: int, jobs: int) -> Iterator[list[str]]:
+    """
+    Run seeds; give, for so many at once, what is to be told of those that have failed.
+
+    This process runs none itself: it would fork while it has locks that nobody gives back in the child.
+    """
     parts = [
         range(at, min(at + SEEDS_AT_ONCE, first + seeds)) for at in range(first, first + seeds, SEEDS_AT_ONCE)
     ]
@@ -76,8 +78,13 @@ def _failing(first: int, seeds: int, jobs: int) -> Iterator[list[int]]:
         yield from pool.imap(_run, parts)
 
 
-def _run(seeds: range) -> list[int]:
-    return [seed for seed in seeds if run_seed(seed).failures]
+def _run(seeds: range) -> list[str]:
+    return [_report(seed) for seed in seeds if run_seed(seed).failures]
+
+
+def _report(seed: int) -> str:
+    result = shortest(seed)
+    return f"{result.text()}{_verdict(result)}"
 
 
 def _verdict(result: Result) -> str:

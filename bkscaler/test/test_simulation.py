@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -58,6 +59,28 @@ class WorldsTests(SynchronousTestCase):
         """A world whose acts are left out is another world, in which nothing fails either."""
         plan = make_plan(18)
         self.assertEqual(Run(replace(plan, steps=plan.steps[:1])).result().failures, [])
+
+
+BROKEN = """
+import sys
+from bkscaler.simulation.__main__ import main
+from bkscaler.simulation.mutants import mutated
+with mutated("the hold ends when the client is joined"):
+    sys.exit(main(["--seeds", "70", "--jobs", "2"]))
+"""
+
+
+class CommandLineTests(SynchronousTestCase):
+    """What people see."""
+
+    def test_failures(self):
+        """Seeds that fail are told with the shortest beginning that does and what happened, and counted."""
+        done = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        told = re.findall(r"^seed \d+ \(.*\n\d+ calls in \d+ s\nFAILED: ", done.stdout, re.MULTILINE)
+        self.assertGreater(len(told), 3)
+        self.assertIn(" by bkscaler\n", done.stdout)
+        self.assertRegex(done.stdout, rf"\nsimulated 70 seeds, {len(told)} failed\n$")
 
 
 class MutantsTests(SynchronousTestCase):
