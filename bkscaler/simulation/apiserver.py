@@ -61,7 +61,7 @@ class ApiServer:
     :ivar trouble: what is wrong with it now.
     :ivar log: told each request with what is done about it.
     :ivar requests: how many have come.
-    :ivar read_s: when it last answered a read of the StatefulSet.
+    :ivar read_s: when it last answered a read.
     :ivar on_read: told that a read of the StatefulSet has come.
     :ivar on_asked: says how things stand when a scale request comes.
     :ivar facts: what it has said of the request that is being carried out.
@@ -174,7 +174,7 @@ class ApiServer:
 
     def _answer(self, request: Any, what: str, trouble: Trouble, link: Link) -> None:
         old = self._old_lists.get(request.uri) if trouble.stale and request.method == b"GET" else None
-        if b"/statefulsets?" in request.uri and b"watch=" not in request.uri:
+        if request.method == b"GET" and b"watch=" not in request.uri:
             self.read_s = self._network.clock.rightNow
         if old is not None:
             self.log(f"{what}: stale")

@@ -72,6 +72,7 @@ class Judge:
         self.builder_links: dict[Link, float] = {}
         self._run_s = self._demand_s = self.wanted_s = self.left_s = 0.0
         self._changed_s = -math.inf
+        self._saw_change = False
         self._condemned_s = math.inf
         self._unready_s: dict[str, float] = {}
         self._sent_away: set[str] = set()
@@ -233,6 +234,7 @@ class Judge:
         if hand != "bkscaler":
             self.truth.something_is_wrong()
             self._changed_s = self.truth.now_s
+            self._saw_change = self._is_well
         elif after < before:
             self._scaled_down()
         elif not any(map(self.wants, self.truth.client_ends())):
@@ -273,7 +275,7 @@ class Judge:
         reasons = []
         if now_s < since_s + timeout_s:
             reasons.append(f"after {now_s - since_s:.3f} s without demand")
-        if self._is_well and now_s < self._changed_s + timeout_s:
+        if self._is_well and self._saw_change and now_s < self._changed_s + timeout_s:
             reasons.append(f"{now_s - self._changed_s:.3f} s after somebody else has scaled")
         if self.world.api.read_s < since_s + timeout_s:
             reasons.append("without a look")

@@ -94,7 +94,9 @@ class Promises:
     def _judge_gone(self, client: Client, now_s: float) -> None:
         """Who resets its connection is heard of, and so is a gRPC client that closes it."""
         builders = self._judge.world.builders.containers.values()
-        held = client.name not in self._judge.served_from and not any(each.is_frozen for each in builders)
+        dead = self._truth.unreachable or any(link.harmed for link in self._truth.builder_links())
+        mute = dead or any(each.is_frozen for each in builders)
+        held = client.name not in self._judge.served_from and not mute
         if client.ending != "reset" and not (isinstance(client, Builds) and held):
             self._gone_s.pop(client.name, None)
             return

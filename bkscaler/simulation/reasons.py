@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import NO_BUILDER, Outcome
 from bkscaler.simulation.clients import Builds, Client, Garbage
 
@@ -45,7 +46,9 @@ def wrong_numbers(client: Client, outcome: Outcome, told: dict[str, Any]) -> str
 def unexplained_end(judge: Any, client: Client) -> str:
     """Judge an end as the client sees it: a build is never cut for no reason, and nothing of it is lost."""
     if judge.outcomes.get(client.peer) in NO_BUILDER and not client.ending and not _was_told(client):
-        return "" if client.transport.link.harmed else f"{client} was turned away without a word"
+        link = client.transport.link
+        unknown = isinstance(client, Builds) and link.server.read_bytes < len(PREFACE)
+        return "" if link.harmed or unknown else f"{client} was turned away without a word"
     ends = judge.served_from.get(client.name, [])
     harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]
     if not ends or harmed or judge.outcomes.get(client.peer) is Outcome.SHUTTING_DOWN:

@@ -105,8 +105,8 @@ class Served(Protocol):
         data, self._frozen = self._frozen, b""
         if data:
             self._take(data)
-        self._greet()
         self.transport.resumeProducing()
+        self._builder.runner.later(GREETING_S, self._greet)
 
     def _greet(self) -> None:
         idle = self._calls is None and not self._first and not self._known

@@ -126,8 +126,12 @@ class Truth:
         return any(map(_is_hopeless, self.pods()))
 
     def ready_builder(self) -> Builder | None:
-        """Give the builder that may be given clients; None without one."""
-        for pod in self.pods():
+        """
+        Give the builder that may be given clients; None without one. Where it is bkscaler that asks for its
+        readiness, the first one has to be ready: it is asked again and again.
+        """
+        pods = sorted(self.pods(), key=lambda pod: str(pod["metadata"]["name"]))
+        for pod in pods if self._world.settings.readiness == "pod" else pods[:1]:
             container = self._world.builders.containers.get(pod["metadata"]["name"])
             if (
                 container is not None
