@@ -8,6 +8,7 @@ from typing import Any
 
 from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.identity import TAKEN
+from bkscaler.simulation.links import Link
 from bkscaler.simulation.others import somebody_scales
 from bkscaler.simulation.visitors import build, grpc_builds
 
@@ -154,15 +155,18 @@ def scaling_unanswered(world: Any, chance: Random) -> None:
     seconds, how = chance.choice((0.3, 2.0, 8.0)), chance.choice((_die, _be_cut_off, _be_late, _be_spoilt))
     down, later = chance.random() < 0.8, Random(f"{chance.random()}")
 
-    def scaled(replicas: int) -> None:
+    world.api.spoil_down = how is _be_spoilt
+
+    def scaled(replicas: int, link: Link) -> None:
         if down and replicas:
             return
         disarm()
-        how(world, seconds)
+        how(world, seconds, link)
         _visit_within(world, seconds, later)
 
     def disarm() -> None:
-        world.api.on_scaled = lambda replicas: None
+        world.api.spoil_down = False
+        world.api.on_scaled = lambda replicas, link: None
 
     world.api.on_scaled = scaled
     world.trouble_until(1000.0, disarm)
@@ -175,13 +179,13 @@ def _visit_within(world: Any, seconds: float, chance: Random) -> None:
         world.later(seconds * chance.random(), lambda visitor=visitor: world.visit(visitor, chance))
 
 
-def _die(world: Any, seconds: float) -> None:
+def _die(world: Any, seconds: float, asked: Link) -> None:
     """It is killed, and comes back."""
     world.api.kill()
     until(world, seconds, world.api.start, "api")
 
 
-def _be_cut_off(world: Any, seconds: float) -> None:
+def _be_cut_off(world: Any, seconds: float, asked: Link) -> None:
     """Connections are cut, the watches' too, and so are new ones."""
     world.api.trouble.cut_requests = True
     for link in world.api.links():
@@ -189,15 +193,16 @@ def _be_cut_off(world: Any, seconds: float) -> None:
     until(world, seconds, world.api.recover, "api")
 
 
-def _be_spoilt(world: Any, seconds: float) -> None:
+def _be_spoilt(world: Any, seconds: float, asked: Link) -> None:
     """Answers of what is carried out are replaced by 504; what is sent by itself is late."""
     world.api.trouble.spoil_answers = True
     for link in world.api.links():
-        link.client.latency_s = seconds
+        if link is not asked:
+            link.client.latency_s = seconds
     until(world, seconds, world.api.recover, "api")
 
 
-def _be_late(world: Any, seconds: float) -> None:
+def _be_late(world: Any, seconds: float, asked: Link) -> None:
     """What was sent last arrives late; new requests are not answered in time, some of them not at all."""
     world.api.trouble.slow_s = 2 * seconds
     for link in world.api.links():

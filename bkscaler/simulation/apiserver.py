@@ -65,8 +65,10 @@ class ApiServer:
     :ivar on_read: told that a read of the StatefulSet has come.
     :ivar on_asked: says how things stand when a scale request comes.
     :ivar facts: what it has said of the request that is being carried out.
+    :ivar spoil_down: whether scale requests are carried out and answered with 504.
     :ivar on_hurry: told of a scale request that has not waited for as long as it was asked to.
-    :ivar on_scaled: told the replicas of each scale request that was carried out, before anybody hears of it.
+    :ivar on_scaled: told the replicas, and the connection, of each scale request that was carried out, before
+        anybody hears of it.
     """
 
     def __init__(self, network: Network, ip: str, cluster: Cluster, random: Random) -> None:
@@ -75,9 +77,10 @@ class ApiServer:
         self.on_read: Callable[[], None] = lambda: None
         self.on_asked: Callable[[], Any] = lambda: None
         self.facts: Any = None
+        self.spoil_down = False
         self.on_hurry: Callable[[str], None] = lambda words: None
         self._leave_alone: dict[tuple[Any, bytes], tuple[float, Link]] = {}
-        self.on_scaled: Callable[[int], None] = lambda replicas: None
+        self.on_scaled: Callable[[int, Link], None] = lambda replicas, link: None
         self.requests = 0
         self.read_s = -math.inf
         self.host: Host | None = None
@@ -182,7 +185,8 @@ class ApiServer:
             return
         if request.method == b"GET" and b"watch=" not in request.uri:
             self._keep(request)
-        if trouble.spoil_answers and (not trouble.only or trouble.only == request.method.decode()):
+        down = self.spoil_down and request.method == b"PATCH" and request.path.endswith(b"/scale")
+        if down or (trouble.spoil_answers and trouble.only in {"", request.method.decode()}):
             self._spoil(request)
         self.facts = getattr(request, "facts", None)
         self._cluster.root.render(request)
@@ -191,14 +195,14 @@ class ApiServer:
             self.log(f"{what}: answer lost")
             link.cut()
         if request.method == b"PATCH" and request.path.endswith(b"/scale") and request.code in {200, 504}:
-            self._was_scaled(self._cluster.stateful_set()["spec"].get("replicas", 0))
+            self._was_scaled(self._cluster.stateful_set()["spec"].get("replicas", 0), link)
 
-    def _was_scaled(self, replicas: int) -> None:
+    def _was_scaled(self, replicas: int, link: Link) -> None:
         if not replicas:
             self._old_lists.clear()
             self._lists.clear()
         self._leave_alone.clear()
-        self.on_scaled(replicas)
+        self.on_scaled(replicas, link)
 
     def _look_at_hurry(self, request: Any, link: Link) -> None:
         """Tell when a scale request has not waited for as long as it was asked to."""
@@ -217,11 +221,12 @@ class ApiServer:
         send_text(request, words, code=trouble.code, headers=headers)
 
     def _spoil(self, request: Any) -> None:
-        """Let a request be answered with 504, whatever becomes of it."""
+        """Let a request that is carried out be answered with 504."""
         write = request.write
 
         def spoil(data: bytes) -> None:
-            request.setResponseCode(504)
+            if request.code == 200:
+                request.setResponseCode(504)
             write(data)
 
         request.write = spoil

@@ -105,6 +105,16 @@ class Client(Protocol):
         self.has_spoken = True
         self.transport.write(data)
 
+    def rest(self) -> None:
+        """Read nothing any more."""
+        if self.open:
+            self.transport.pauseProducing()
+
+    def go_on(self) -> None:
+        """Read again."""
+        if self.open and self.ending in {"", "finished"}:
+            self.transport.resumeProducing()
+
     def finish(self) -> None:
         """Half-close: no more is sent, the rest of the answer is waited for."""
         if self.open and not self.ending:

@@ -131,7 +131,7 @@ FRONTEND: Ways = {
         ),
     ),
     "the hold ends when a dial fails": (
-        line("frontend.session:Session._reach", "failures += 1", "failures += 1 or hold.release()"),
+        line("frontend.session:Session._reach", "failures += 1", "failures += 1 + (hold.release() or 0)"),
     ),
     "sessions that are over are not forgotten": (
         line("frontend.session:Session.client_closed", "self._on_end(self)", "pass"),

@@ -36,7 +36,7 @@ def deaf(world: Any, chance: Random) -> None:
     dials = Random(f"{chance.random()}")
     for container in list(world.builders.containers.values()):
         container.behave(manner, lambda: dials.random() < share)
-        until(world, chance.choice((0.3, 2.0, 7.0, 15.0)), container.behave)
+        until(world, chance.choice((0.3, 2.0, 7.0, 15.0, 60.0)), container.behave)
 
 
 def deaf_at_first(world: Any, chance: Random) -> None:

@@ -39,6 +39,17 @@ def build(world: Any, chance: Random) -> None:
     if chance.random() < 0.03:
         end = client.vanish
     client.after(0.02 + lasts_s, end)
+    if chance.random() < 0.1:
+        _read_slowly(client, lasts_s, chance)
+
+
+def _read_slowly(client: Client, lasts_s: float, chance: Random) -> None:
+    """Say a lot, and read nothing for a while."""
+    begins_s = 0.02 + lasts_s * chance.random()
+    client.after(begins_s, client.rest)
+    client.after(begins_s + 20 * chance.random(), client.go_on)
+    for _ in range(4):
+        client.after(begins_s + 0.01, lambda: client.say(200_000))
 
 
 def grpc_builds(world: Any, chance: Random) -> None:
