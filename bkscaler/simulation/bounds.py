@@ -51,7 +51,8 @@ class Bounds:
         self._looked_s = -LOOK_EVERY_S
         self._promises = Promises(judge)
         self._requests = 0
-        self._clients = 0
+        self._clients = self._accepted = 0
+        self._hopeless: set[str] = set()
         self._restless_s = self._unhealthy_s = self._up_s = self._unready_s = self._hopeful_s = 0.0
 
     def look(self, now_s: float) -> None:
@@ -76,8 +77,9 @@ class Bounds:
         requests, self._requests = api.requests - self._requests, api.requests
         if max(requests, dials["api"]) > REQUESTS_PER_LOOK:
             self._judge.fail(f"{requests} requests at once, and {dials['api']} dials")
-        before, self._clients = self._clients, len(self._truth.client_ends())
-        if dials["builders"] > DIALS_PER_LOOK * (1 + max(before, self._clients)):
+        accepted, self._accepted = len(self._judge.accepted) - self._accepted, len(self._judge.accepted)
+        clients, self._clients = self._clients + accepted, len(self._truth.client_ends())
+        if dials["builders"] > DIALS_PER_LOOK * (1 + clients):
             self._judge.fail(f"{dials['builders']} dials of builders at once")
         dials.clear()
 
@@ -102,7 +104,8 @@ class Bounds:
             client.cancelled_s for client in map(truth.client_of, ends) if isinstance(client, Builds)
         ]
         self._restless_s = max(self._restless_s, *cancelled, 0.0)
-        if not healthy or not truth.hopeless():
+        before, self._hopeless = self._hopeless, truth.hopeless()
+        if not healthy or not self._hopeless or self._hopeless != before:
             self._hopeful_s = now_s
         if truth.replicas() > 0:
             self._up_s = now_s
