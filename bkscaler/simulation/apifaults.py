@@ -213,8 +213,8 @@ def _be_late(world: Any, seconds: float, asked: Link) -> None:
 
 
 API_FAULTS: dict[Act, int] = {
-    api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 2, api_killed: 2,
-    api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 2,
+    api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 4, api_killed: 2,
+    api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 4,
     scaling_unanswered: 4, slow_look: 3, token_renewed: 2,
     rights_taken: 2,
 }  # fmt: skip

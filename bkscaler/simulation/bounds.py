@@ -52,6 +52,7 @@ class Bounds:
         self._promises = Promises(judge)
         self._requests = 0
         self._clients = self._accepted = 0
+        self._hopeless: set[str] = set()
         self._restless_s = self._unhealthy_s = self._up_s = self._unready_s = self._hopeful_s = 0.0
 
     def look(self, now_s: float) -> None:
@@ -76,9 +77,8 @@ class Bounds:
         requests, self._requests = api.requests - self._requests, api.requests
         if max(requests, dials["api"]) > REQUESTS_PER_LOOK:
             self._judge.fail(f"{requests} requests at once, and {dials['api']} dials")
-        accepted = len(self._judge.accepted)
-        clients = self._clients + accepted - self._accepted
-        self._clients, self._accepted = len(self._truth.client_ends()), accepted
+        accepted, self._accepted = len(self._judge.accepted) - self._accepted, len(self._judge.accepted)
+        clients, self._clients = self._clients + accepted, len(self._truth.client_ends())
         if dials["builders"] > DIALS_PER_LOOK * (1 + clients):
             self._judge.fail(f"{dials['builders']} dials of builders at once")
         dials.clear()
@@ -101,7 +101,8 @@ class Bounds:
         if not healthy or any(map(self._judge.wants, ends)):
             self._restless_s = now_s
         self._restless_s = max(self._restless_s, truth.cancelled_s())
-        if not healthy or not truth.hopeless():
+        before, self._hopeless = self._hopeless, truth.hopeless()
+        if not healthy or not self._hopeless or self._hopeless != before:
             self._hopeful_s = now_s
         if truth.replicas() > 0:
             self._up_s = now_s

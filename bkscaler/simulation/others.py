@@ -59,7 +59,7 @@ def cut_connection(world: Any, chance: Random) -> None:
 
 
 OTHERS: dict[Act, int] = {
-    somebody_scales: 3, set_replaced: 1, set_touched: 2, wall_clock_jumps: 1, cut_connection: 3
+    somebody_scales: 3, set_replaced: 3, set_touched: 2, wall_clock_jumps: 1, cut_connection: 3
 }  # fmt: skip
 
 

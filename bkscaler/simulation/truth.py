@@ -121,9 +121,9 @@ class Truth:
         api = self._world.api
         return bool(api.up and api.trouble == Trouble() and self._world.identity.is_well)
 
-    def hopeless(self) -> bool:
-        """Whether a pod cannot come as things are: no node fits it, or its image is not to be had."""
-        return any(map(_is_hopeless, self.pods()))
+    def hopeless(self) -> set[str]:
+        """Name, by uid, the pods that cannot come as things are: no node fits, or no image is to be had."""
+        return {pod["metadata"]["uid"] for pod in self.pods() if _is_hopeless(pod)}
 
     def ready_builder(self) -> Builder | None:
         """
