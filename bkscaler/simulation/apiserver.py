@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
@@ -236,7 +237,8 @@ class ApiServer:
         write, uri = request.write, request.uri
 
         def keep(data: bytes) -> None:
-            self._lists[uri] = data.decode()
+            if request.code == http.OK:
+                self._lists[uri] = data.decode()
             write(data)
 
         request.write = keep
