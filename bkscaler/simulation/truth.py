@@ -127,22 +127,20 @@ class Truth:
 
     def ready_builder(self) -> Builder | None:
         """
-        Give the builder that may be given clients; None without one. Where it is bkscaler that asks for its
-        readiness, the first one has to be ready: it is asked again and again.
+        Give the builder that clients are to be given; None when it cannot serve them, or there is none.
+
+        It is the first one that seems ready. (That bkscaler tries no other, if somebody has scaled beyond one
+        and the first does not serve, is its way.)
         """
-        pods = sorted(self.pods(), key=lambda pod: str(pod["metadata"]["name"]))
-        for pod in pods if self._world.settings.readiness == "pod" else pods[:1]:
-            container = self._world.builders.containers.get(pod["metadata"]["name"])
-            if (
-                container is not None
-                and container.uid == pod["metadata"]["uid"]
-                and container.ports
-                and container.manner is Manner.SERVES
-                and container.ip not in self.unreachable
-                and "deletionTimestamp" not in pod["metadata"]
-            ):
-                found: Builder = container
-                return found
+        asks = self._world.settings.readiness != "pod"
+        for pod in sorted(self.pods(), key=lambda pod: str(pod["metadata"]["name"])):
+            meta = pod["metadata"]
+            found: Builder | None = self._world.builders.containers.get(meta["name"])
+            if found is None or found.uid != meta["uid"] or "deletionTimestamp" in meta:
+                continue
+            if found.ports or asks:
+                serves = found.ports and found.manner is Manner.SERVES and found.ip not in self.unreachable
+                return found if serves else None
         return None
 
 
