@@ -93,15 +93,18 @@ class Promises:
 
     def _judge_gone(self, client: Client, now_s: float) -> None:
         """Who resets its connection is heard of, and so is a gRPC client that closes it."""
-        builders = self._judge.world.builders.containers.values()
-        dead = self._truth.unreachable or any(link.harmed for link in self._truth.builder_links())
-        mute = dead or any(each.is_frozen for each in builders)
-        held = client.name not in self._judge.served_from and not mute
+        held = client.name not in self._judge.served_from and not self._builder_is_mute
         if client.ending != "reset" and not (isinstance(client, Builds) and held):
             self._gone_s.pop(client.name, None)
             return
         if now_s > self._gone_s.setdefault(client.name, now_s) + SOON_S:
             self._judge.fail(f"{client} has left, and bkscaler does not notice")
+
+    @property
+    def _builder_is_mute(self) -> bool:
+        """Whether a builder that somebody may have been joined to neither reads nor says anything."""
+        dead = self._truth.unreachable or any(link.harmed for link in self._truth.builder_links())
+        return bool(dead) or any(each.is_frozen for each in self._judge.world.builders.containers.values())
 
     def _judge_told(self, client: Client, outcome: Outcome, now_s: float) -> None:
         """Who gets no builder is told why."""
@@ -120,7 +123,12 @@ class Promises:
             self._judge.fail(f"{client} has finished and got everything, and is still connected")
 
     def _judge_held(self, client: Builds, now_s: float) -> None:
-        """A held gRPC client breaks off after 20 s without a word, and when its PING is not answered."""
+        """
+        A held gRPC client breaks off after 20 s without a word, and when its PING is not answered. (Without a
+        grace it is joined before it has spoken.)
+        """
+        if not self._settings.probe_grace_s and self._builder_is_mute:
+            return
         limit_s = SOON_S + max(self._settings.hold_after_s, DIAL_TIMEOUT_S + GREETING_TIMEOUT_S)
         if client.spoke_s is not None and not client.heard and now_s > client.spoke_s + limit_s:
             self._judge.fail(f"{client} has heard nothing for {now_s - client.spoke_s:.0f} s")

