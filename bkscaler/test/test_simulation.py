@@ -28,6 +28,15 @@ the product has tests of its own; a change of the acts changes what every seed m
 """
 
 
+ONCE_DEFECTS = {
+    "a set that was missing when the API was lost is missing": 15606,
+    "who was told of the shutdown is not dropped": 14759,
+    "after half a preface what was ready is dialled": 571,
+    "after a health check what was ready is dialled": 102499,
+}
+"""What was a defect of the product once, as a way to break it, with a seed that finds it out."""
+
+
 def log_of(seed):
     """Run a seed; give all that happened in it."""
     run = Run(make_plan(seed))
@@ -47,6 +56,11 @@ class WorldsTests(SynchronousTestCase):
         """What has been mended stays mended."""
         for seed in ONCE_FAILED:
             self.assertEqual(run_seed(seed).failures, [], seed)
+        for name, seed in ONCE_DEFECTS.items():
+            self.assertEqual(run_seed(seed).failures, [], seed)
+            with mutated(name):
+                self.assertNotEqual(run_seed(seed).failures, [], f"{name}: another seed is needed")
+            self.flushLoggedErrors()
 
     def test_same_again(self):
         """The same seed gives the same log, byte for byte, in another process, too."""
