@@ -104,7 +104,7 @@ class ScaleRequests:
         self._on_scaled = on_scaled
         self._on_result = on_result
         self._timers = Timers(clock)
-        self._pending: set[Deferred[None]] = set()
+        self._pending: dict[Deferred[None], None] = {}
         self._stopped = False
         self._sending = self._reading = False
         self._checking: object = None
@@ -188,12 +188,12 @@ class ScaleRequests:
         """Run a coroutine; log what nobody expected, and let nothing out."""
 
         def ended(result: Failure | None) -> None:
-            self._pending.discard(deferred)
+            self._pending.pop(deferred, None)
             if isinstance(result, Failure) and result.check(CancelledError) is None:
                 self.log.failure("unexpected failure while scaling", result)
 
         deferred = Deferred.fromCoroutine(work)
-        self._pending.add(deferred)
+        self._pending[deferred] = None
         deferred.addBoth(ended)
 
     async def _send(self, decision: ScaleTo) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -60,6 +61,7 @@ class WorldsTests(SynchronousTestCase):
             self.assertEqual(run_seed(seed).failures, [], seed)
             with mutated(name):
                 self.assertNotEqual(run_seed(seed).failures, [], f"{name}: another seed is needed")
+            gc.collect()  # or what was left in the midst of things is heard of in worlds to come
             self.flushLoggedErrors()
 
     def test_same_again(self):
