@@ -25,6 +25,8 @@ from bkscaler.simulation.network import Host, Network
 PORT = 6443
 IDLE_CONNECTIONS_S = (5.0, 31.0, 180.0)
 """After how long the server, or something in front of it, closes a connection that is not used."""
+LATE_S = 0.4
+"""What takes so long to arrive is late."""
 ROUNDING_S = 0.1
 """The answer was on its way before the wait began."""
 Random = Callable[[], float]
@@ -131,6 +133,11 @@ class ApiServer:
     def links(self) -> list[Link]:
         """List the connections to it."""
         return [] if self.host is None else [end.link for end in self.host.ends if end.connected]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether what it sends on some connection takes long to arrive."""
+        return any(link.client.latency_s > LATE_S for link in self.links())
 
     def recover(self) -> None:
         """Be well again."""

@@ -95,7 +95,7 @@ class Bounds:
             truth.trouble_s = now_s
         if not self._judge.world.identity.is_well:
             truth.refused_s = now_s
-        if not truth.api_is_fine():
+        if not truth.api_is_fine() or self._judge.world.api.is_late:
             truth.api_trouble_s = now_s
         ends = truth.client_ends()
         if not healthy or any(map(self._judge.wants, ends)):

@@ -123,6 +123,9 @@ def _misbehaved(judge: Any, client: Client) -> str:
 
 
 def _too_late(judge: Any, client: Client) -> str:
+    link, _ = judge.accepted[client.peer]
+    if link.harmed and isinstance(client, Builds) and client.has_cancelled:
+        return ""  # that it has cancelled, and wants something again, may not have arrived
     waited_s = judge.truth.now_s - client.asked_s
     limit_s = judge.world.settings.ready_wait_timeout_s
     return "" if waited_s >= limit_s - ROUNDING_S else f"it has waited for {waited_s:.3f} s only"
