@@ -108,7 +108,7 @@ def silent_watches(world: Any, chance: Random) -> None:
     wrong(world, "api")
     for link in world.api.links():
         link.fall_silent(None)
-    _visit_within(world, 80.0, Random(f"{chance.random()}"))
+    _visit_within(world, chance.choice((15.0, 80.0)), Random(f"{chance.random()}"))
 
 
 def late_watches(world: Any, chance: Random) -> None:
@@ -172,6 +172,21 @@ def scaling_unanswered(world: Any, chance: Random) -> None:
     world.trouble_until(1000.0, disarm)
 
 
+def scaled_meanwhile(world: Any, chance: Random) -> None:
+    """Somebody else scales, or changes something, just before the next scale request is looked at."""
+    replicas = chance.choice((0, 1, 2, 2))
+
+    def asked() -> None:
+        disarm()
+        world.by_hand(lambda: world.cluster.set_replicas(replicas))
+
+    def disarm() -> None:
+        world.api.on_scale = lambda: None
+
+    world.api.on_scale = asked
+    world.trouble_until(1000.0, disarm)
+
+
 def _visit_within(world: Any, seconds: float, chance: Random) -> None:
     """Let clients come while there is trouble, perhaps."""
     for _ in range(chance.randint(0, 2)):
@@ -215,6 +230,6 @@ def _be_late(world: Any, seconds: float, asked: Link) -> None:
 API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 4, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 4,
-    scaling_unanswered: 4, slow_look: 3, token_renewed: 2,
+    scaling_unanswered: 4, slow_look: 3, scaled_meanwhile: 2, token_renewed: 2,
     rights_taken: 2,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from bkscaler.sandbox.cluster import Cluster
 from bkscaler.sandbox.failures import ApiFailure
 from bkscaler.sandbox.replies import send_text
+from bkscaler.simulation.asking import Asking
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.network import Host, Network
 
@@ -27,8 +28,6 @@ IDLE_CONNECTIONS_S = (5.0, 31.0, 180.0)
 """After how long the server, or something in front of it, closes a connection that is not used."""
 LATE_S = 0.4
 """What takes so long to arrive is late."""
-ROUNDING_S = 0.1
-"""The answer was on its way before the wait began."""
 Random = Callable[[], float]
 
 
@@ -67,9 +66,10 @@ class ApiServer:
     :ivar read_s: when it last answered a read.
     :ivar on_read: told that a read of the StatefulSet has come.
     :ivar on_asked: says how things stand when a scale request comes.
+    :ivar on_scale: told that a scale request has come, before it is looked at.
     :ivar facts: what it has said of the request that is being carried out.
     :ivar spoil_down: whether scale requests are carried out and answered with 504.
-    :ivar on_hurry: told of a scale request that has not waited for as long as it was asked to.
+    :ivar asking: looks after what clients owe to it.
     :ivar on_scaled: told the replicas, and the connection, of each scale request that was carried out, before
         anybody hears of it.
     """
@@ -79,14 +79,14 @@ class ApiServer:
         self.log: Callable[[str], None] = lambda line: None
         self.on_read: Callable[[], None] = lambda: None
         self.on_asked: Callable[[], Any] = lambda: None
+        self.on_scale: Callable[[], None] = lambda: None
         self.facts: Any = None
         self.spoil_down = False
-        self.on_hurry: Callable[[str], None] = lambda words: None
-        self._leave_alone: dict[tuple[Any, bytes], tuple[float, Link]] = {}
         self.on_scaled: Callable[[int, Link], None] = lambda replicas, link: None
         self.requests = 0
         self.read_s = -math.inf
         self.host: Host | None = None
+        self.asking = Asking(network.clock)
         self._network = network
         self.ip = ip
         self._cluster = cluster
@@ -158,6 +158,7 @@ class ApiServer:
             self.on_read()
         if request.path.endswith(b"/scale"):
             request.facts = self.on_asked()
+            self.on_scale()
         trouble = self.trouble
         if trouble.slow_s:
             self._network.clock.callLater(trouble.slow_s * self._random(), self._serve_late, request)
@@ -172,7 +173,7 @@ class ApiServer:
     def _serve(self, request: Any) -> None:
         trouble, link = self.trouble, request.channel.transport.link
         what = f"{request.method.decode()} {request.uri.decode()}"
-        self._look_at_hurry(request, link)
+        self.asking.look(request, link)
         applies = not trouble.only or trouble.only == request.method.decode()
         if trouble.cut_requests and applies:
             self.log(f"{what}: cut")
@@ -209,21 +210,11 @@ class ApiServer:
         if not replicas:
             self._old_lists.clear()
             self._lists.clear()
-        self._leave_alone.clear()
+        self.asking.done()
         self.on_scaled(replicas, link)
 
-    def _look_at_hurry(self, request: Any, link: Link) -> None:
-        """Tell when a scale request has not waited for as long as it was asked to."""
-        if request.path.endswith(b"/scale"):
-            free_s, told = self._leave_alone.pop(_scaling(request, link), (0.0, link))
-            early_s = free_s - self._network.clock.rightNow
-            if early_s > ROUNDING_S and not told.harmed:
-                self.on_hurry(f"the server was asked again {early_s:.1f} s too early")
-
     def _refuse(self, request: Any, trouble: Trouble, link: Link) -> None:
-        if request.path.endswith(b"/scale"):
-            free_s = self._network.clock.rightNow + trouble.retry_after_s
-            self._leave_alone[_scaling(request, link)] = free_s, link
+        self.asking.refused(request, link, trouble.retry_after_s)
         headers = {"Retry-After": str(trouble.retry_after_s)} if trouble.retry_after_s else {}
         words = {409: "the object has been modified", 429: "Too many requests"}.get(trouble.code, "oh no")
         send_text(request, words, code=trouble.code, headers=headers)
@@ -254,13 +245,6 @@ class ApiServer:
         """End every watch with an ERROR line."""
         for stream in list(self._cluster.root.watches._streams):
             stream.fail(ApiFailure(code, "Expired" if code == 410 else "InternalError", "too old"))
-
-
-def _scaling(request: Any, link: Link) -> tuple[Any, bytes]:
-    """Say who asks for which scale."""
-    asked = request.content.read()
-    request.content.seek(0)
-    return link.client.host, asked.partition(b"replicas")[2]
 
 
 class _Gate(Resource):

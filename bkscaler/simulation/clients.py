@@ -43,6 +43,7 @@ class Client(Protocol):
     :ivar received: what has come back.
     :ivar has_spoken: whether it has sent anything.
     :ivar asked_s: since when it has wanted a builder.
+    :ivar latency_s: how much longer than for others bytes take to it, and from it.
     :ivar ending: what it has done to end the connection; ``""`` as long as it has done nothing.
     :ivar saw_end: whether the other side has finished.
     :ivar lost: why the connection is gone; None while it is there.
@@ -64,6 +65,7 @@ class Client(Protocol):
         self.wrong = ""
         self.has_spoken = False
         self.asked_s = 0.0
+        self.latency_s = 0.0
         self._later: list[tuple[float, Callable[[], object]]] = []
         self.on_end: Callable[[Client], None] = lambda client: None
         self._clock = clock
@@ -86,6 +88,8 @@ class Client(Protocol):
         address = self.transport.getHost()
         self.peer = f"{address.host}:{address.port}"
         self.asked_s = self._clock.rightNow
+        for end in (self.transport, self.transport.peer):
+            end.latency_s += self.latency_s
         for seconds, act in self._later:
             self._clock.callLater(seconds, act)
 

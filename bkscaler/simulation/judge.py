@@ -81,7 +81,7 @@ class Judge:
         self._we_sleep = False
         network = world.network
         network.on_dial, network.on_link, network.on_end = self._dialled, self._linked, self._link_ended
-        world.api.on_hurry, world.api.on_asked = self.fail, self._too_early
+        world.api.asking.on_fault, world.api.on_asked = self.fail, self._too_early
         world.builders.on_served = self._served
         world.cluster.state.subscribe("statefulsets", self._set_changed)
         world.cluster.state.subscribe("pods", self._pod_changed)
@@ -121,7 +121,7 @@ class Judge:
         self.ended_s[peer] = self.truth.now_s
         if outcome not in NO_DEMAND:
             self._demand_s = self.truth.now_s
-        wrong = unexplained_outcome(self, client, outcome) or wrong_numbers(client, outcome, told)
+        wrong = unexplained_outcome(self, client, outcome) or wrong_numbers(self, client, outcome, told)
         if wrong:
             self.fail(f"{client} ended as {outcome.value}, but {wrong}")
 

@@ -7,6 +7,7 @@ from signal import SIGTERM
 from typing import Any
 
 from bkscaler.simulation.acts import Act, until, wrong
+from bkscaler.simulation.visitors import grpc_build_that_stays
 
 
 def somebody_scales(world: Any, chance: Random) -> None:
@@ -80,4 +81,13 @@ def killed(world: Any, chance: Random) -> None:
     world.process.kill()
 
 
-ENDS: dict[Act, int] = {terminated: 3, killed: 2}
+def terminated_idle(world: Any, chance: Random) -> None:
+    """bkscaler gets SIGTERM while its only client is one that has cancelled its call, and stays."""
+    wrong(world)
+    world.restart_after_s = 0.1
+    client = grpc_build_that_stays(world)
+    client.after(0.05 + chance.random(), client.cancel)
+    world.later(chance.choice((1.0, 3.0, 6.0)), lambda: world.signal(SIGTERM))
+
+
+ENDS: dict[Act, int] = {terminated: 3, killed: 2, terminated_idle: 1}

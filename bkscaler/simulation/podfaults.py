@@ -9,6 +9,7 @@ from typing import Any
 from bkscaler.sandbox.pods import FailureMode
 from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.serving import Manner
+from bkscaler.simulation.visitors import build_that_stays
 
 WAYS = [manner for manner in Manner if manner is not Manner.SERVES]
 
@@ -37,6 +38,23 @@ def deaf(world: Any, chance: Random) -> None:
     for container in list(world.builders.containers.values()):
         container.behave(manner, lambda: dials.random() < share)
         until(world, chance.choice((0.3, 2.0, 7.0, 15.0, 60.0)), container.behave)
+
+
+def reset_while_stuck(world: Any, chance: Random) -> None:
+    """A client sends more than a builder takes that freezes, and resets its connection."""
+    wrong(world)
+    client = build_that_stays(world)
+    freezes_s = chance.choice((2.0, 8.0))
+
+    def freeze() -> None:
+        for container in list(world.builders.containers.values()):
+            container.behave(Manner.FREEZES)
+            until(world, 8.0, container.behave)
+        for _ in range(4):
+            client.say(200_000)
+
+    world.later(freezes_s, freeze)
+    world.later(freezes_s + 0.5 + 3 * chance.random(), client.reset)
 
 
 def deaf_at_first(world: Any, chance: Random) -> None:
@@ -93,6 +111,6 @@ def unreachable(world: Any, chance: Random) -> None:
 
 
 POD_FAULTS: dict[Act, int] = {
-    crash: 3, not_ready: 2, deaf: 3, deaf_at_first: 3, evict: 3, slow_death: 2, slow_birth: 2, no_birth: 2,
-    reuse_address: 1, unreachable: 2,
+    crash: 3, not_ready: 2, deaf: 3, reset_while_stuck: 1, deaf_at_first: 3, evict: 3, slow_death: 2,
+    slow_birth: 2, no_birth: 2, reuse_address: 1, unreachable: 2,
 }  # fmt: skip

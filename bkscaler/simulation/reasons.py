@@ -32,11 +32,12 @@ def unexplained_outcome(judge: Any, client: Client, outcome: Outcome) -> str:
     return RULES[outcome](judge, client)
 
 
-def wrong_numbers(client: Client, outcome: Outcome, told: dict[str, Any]) -> str:
+def wrong_numbers(judge: Any, client: Client, outcome: Outcome, told: dict[str, Any]) -> str:
     """Judge what the log says of a connection that has ended well."""
     if outcome is Outcome.BUILDER_REFUSED and not told["failed_dials"]:
         return "no dial has failed"
-    if client.kind != "plain" or outcome is not Outcome.COMPLETED or client.ending != "finished":
+    harmed = any(end.link.harmed for end in judge.served_from.get(client.name, []))
+    if client.kind != "plain" or outcome is not Outcome.COMPLETED or client.ending != "finished" or harmed:
         return ""
     if (told["bytes_up"], told["bytes_down"]) != (len(client.sent), len(client.sent)):
         return f"{told['bytes_up']} bytes up and {told['bytes_down']} down are logged"

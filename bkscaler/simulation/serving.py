@@ -44,6 +44,8 @@ class Manner(Enum):
     CLOSES = "closes"
     """Accepts, and closes at once, as a sidecar does whose application is not up."""
     RESETS = "resets"
+    SWALLOWS = "swallows"
+    """Accepts, and never answers on that connection, as something in between does that has lost its way."""
     FREEZES = "freezes"
     """Accepts, and does nothing until it thaws; so it is with the connections that it has."""
 
@@ -63,6 +65,8 @@ class Services(Factory):
         manner = self._builder.manner_now()
         if manner in {Manner.CLOSES, Manner.RESETS}:
             return TurnedAway(manner)
+        if manner is Manner.SWALLOWS:
+            return Swallowing(self._builder)
         return Served(self._builder)
 
 
@@ -81,6 +85,29 @@ class TurnedAway(Protocol):
             self.transport.abortConnection()
         else:
             self.transport.loseConnection()
+
+
+class Swallowing(Protocol):
+    """A connection that reads and says nothing until the other side ends it; it tells who was swallowed."""
+
+    transport: Any = None
+
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
+        self._first = b""
+
+    def connectionMade(self) -> None:
+        """Take note that nobody is served."""
+        self.transport.link.harmed = "swallowed"
+
+    def dataReceived(self, data: bytes) -> None:
+        """Look who it is."""
+        known = len(self._first) >= TAG_BYTES
+        self._first += data[:TAG_BYTES]
+        if not known and len(self._first) >= TAG_BYTES and not PREFACE.startswith(self._first[:TAG_BYTES]):
+            self._builder.runner.on_served(
+                self._first[:TAG_BYTES].decode("latin-1"), self._builder, self.transport
+            )
 
 
 @implementer(IHalfCloseableProtocol)

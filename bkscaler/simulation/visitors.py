@@ -43,6 +43,20 @@ def build(world: Any, chance: Random) -> None:
         _read_slowly(client, lasts_s, chance)
 
 
+def build_that_stays(world: Any) -> Client:
+    """A client that sends a little, and stays until somebody has it end."""
+    client: Client = world.add(Client(_name(world), world.clock))
+    client.after(0.01, lambda: client.say(20))
+    return client
+
+
+def grpc_build_that_stays(world: Any) -> Builds:
+    """A gRPC client that makes a call, and stays until somebody has it end."""
+    client: Builds = world.add(Builds(_name(world), world.clock))
+    client.after(0.01, lambda: client.say(20))
+    return client
+
+
 def _read_slowly(client: Client, lasts_s: float, chance: Random) -> None:
     """Say a lot, and read nothing for a while."""
     begins_s = 0.02 + lasts_s * chance.random()
@@ -53,8 +67,10 @@ def _read_slowly(client: Client, lasts_s: float, chance: Random) -> None:
 
 
 def grpc_builds(world: Any, chance: Random) -> None:
-    """A gRPC client that makes several builds over one connection."""
+    """A gRPC client that makes several builds over one connection; some of them are far away."""
     client = world.add(Builds(_name(world), world.clock))
+    if chance.random() < 0.15:
+        client.latency_s = 0.4 * chance.random()
     at_s = 0.01
     for _ in range(chance.choice((1, 1, 2, 3))):
         size = _size(chance)
@@ -64,7 +80,9 @@ def grpc_builds(world: Any, chance: Random) -> None:
         at_s += chance.choice((0.1, 5.0, 40.0)) * chance.random()
     for beat in range(chance.choice((0, 0, 3))):
         client.after(10.0 * (beat + 1), client.ping)
-    client.after(at_s + chance.choice((0.5, 10.0, 100.0)), chance.choice((client.hang_up, client.reset)))
+    client.after(
+        at_s + chance.choice((0.5, 10.0, 100.0, 250.0)), chance.choice((client.hang_up, client.reset))
+    )
 
 
 def burst(world: Any, chance: Random) -> None:
