@@ -10,14 +10,14 @@ from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.identity import TAKEN
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.others import somebody_scales
-from bkscaler.simulation.visitors import build, grpc_builds
+from bkscaler.simulation.visitors import visit_within
 
 
 def _last(world: Any, chance: Random, seconds: float, over: Callable[[], Any]) -> None:
     """Let trouble last for so long; somebody may come while it does."""
     until(world, seconds, over, "api")
     if chance.random() < 0.5:
-        _visit_within(world, seconds, Random(f"{chance.random()}"))
+        visit_within(world, seconds, Random(f"{chance.random()}"))
 
 
 def api_refuses(world: Any, chance: Random) -> None:
@@ -108,7 +108,7 @@ def silent_watches(world: Any, chance: Random) -> None:
     wrong(world, "api")
     for link in world.api.links():
         link.fall_silent(None)
-    _visit_within(world, chance.choice((15.0, 80.0)), Random(f"{chance.random()}"))
+    visit_within(world, chance.choice((15.0, 80.0)), Random(f"{chance.random()}"))
 
 
 def late_watches(world: Any, chance: Random) -> None:
@@ -141,7 +141,7 @@ def slow_look(world: Any, chance: Random) -> None:
         if later.random() < 0.3:
             world.later(seconds * later.random(), lambda: world.visit(somebody_scales, later))
         else:
-            _visit_within(world, seconds, later)
+            visit_within(world, seconds, later)
 
     def disarm() -> None:
         world.api.on_read = lambda: None
@@ -162,7 +162,7 @@ def scaling_unanswered(world: Any, chance: Random) -> None:
             return
         disarm()
         how(world, seconds, link)
-        _visit_within(world, seconds, later)
+        visit_within(world, seconds, later)
 
     def disarm() -> None:
         world.api.spoil_down = False
@@ -185,13 +185,6 @@ def scaled_meanwhile(world: Any, chance: Random) -> None:
 
     world.api.on_scale = asked
     world.trouble_until(1000.0, disarm)
-
-
-def _visit_within(world: Any, seconds: float, chance: Random) -> None:
-    """Let clients come while there is trouble, perhaps."""
-    for _ in range(chance.randint(0, 2)):
-        visitor = chance.choice((build, grpc_builds))
-        world.later(seconds * chance.random(), lambda visitor=visitor: world.visit(visitor, chance))
 
 
 def _die(world: Any, seconds: float, asked: Link) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from bkscaler.sandbox.pods import FailureMode
 from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.serving import Manner
-from bkscaler.simulation.visitors import build_that_stays
+from bkscaler.simulation.visitors import build_that_stays, visit_within
 
-WAYS = [manner for manner in Manner if manner is not Manner.SERVES]
+WAYS = [*(manner for manner in Manner if manner is not Manner.SERVES), Manner.SWALLOWS, Manner.SWALLOWS]
+"""How builders are deaf; most often in the way that takes longest to notice."""
 
 
 def crash(world: Any, chance: Random) -> None:
@@ -32,12 +33,13 @@ def not_ready(world: Any, chance: Random) -> None:
 def deaf(world: Any, chance: Random) -> None:
     """The builder is Ready, and does not take connections, or not all of them, for a while."""
     wrong(world)
-    manner = chance.choice(WAYS)
+    manner, seconds = chance.choice(WAYS), chance.choice((0.3, 2.0, 7.0, 15.0, 60.0))
     share = chance.choice((0.5, 1.0, 1.0)) if manner is not Manner.FREEZES else 1.0
     dials = Random(f"{chance.random()}")
     for container in list(world.builders.containers.values()):
         container.behave(manner, lambda: dials.random() < share)
-        until(world, chance.choice((0.3, 2.0, 7.0, 15.0, 60.0)), container.behave)
+        until(world, seconds, container.behave)
+    visit_within(world, seconds, Random(f"{chance.random()}"))
 
 
 def reset_while_stuck(world: Any, chance: Random) -> None:

@@ -85,6 +85,13 @@ def grpc_builds(world: Any, chance: Random) -> None:
     )
 
 
+def visit_within(world: Any, seconds: float, chance: Random) -> None:
+    """Let clients come while there is trouble, perhaps, for so many seconds."""
+    for _ in range(chance.randint(0, 2)):
+        visitor = chance.choice((build, grpc_builds))
+        world.later(seconds * chance.random(), lambda visitor=visitor: world.visit(visitor, chance))
+
+
 def burst(world: Any, chance: Random) -> None:
     """Several small builds at nearly the same moment."""
     for _ in range(chance.randint(3, 8)):
