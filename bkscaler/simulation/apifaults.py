@@ -10,7 +10,7 @@ from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.identity import TAKEN
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.others import somebody_scales
-from bkscaler.simulation.visitors import visit_within
+from bkscaler.simulation.visitors import build, grpc_builds, visit_within
 
 
 def _last(world: Any, chance: Random, seconds: float, over: Callable[[], Any]) -> None:
@@ -187,6 +187,18 @@ def scaled_meanwhile(world: Any, chance: Random) -> None:
     world.trouble_until(1000.0, disarm)
 
 
+def set_replaced_unseen(world: Any, chance: Random) -> None:
+    """The StatefulSet is deleted, which bkscaler hears, and made anew, which it does not; clients come."""
+    world.by_hand(world.cluster.delete_set)
+    world.later(chance.choice((0.2, 2.0)), world.api.kill)
+    until(world, 3.0, lambda: world.by_hand(lambda: world.cluster.create_set(0)), "api")
+    until(world, 30.0, world.api.start, "api")
+    for _ in range(2):
+        world.later(
+            14.0 + 10 * chance.random(), lambda: world.visit(chance.choice((build, grpc_builds)), chance)
+        )
+
+
 def _die(world: Any, seconds: float, asked: Link) -> None:
     """It is killed, and comes back."""
     world.api.kill()
@@ -224,5 +236,5 @@ API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 4, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 4,
     scaling_unanswered: 4, slow_look: 3, scaled_meanwhile: 2, token_renewed: 2,
-    rights_taken: 2,
+    rights_taken: 2, set_replaced_unseen: 1,
 }  # fmt: skip

@@ -100,6 +100,8 @@ class Builders:
     :ivar reuse: whether the next pod gets the last one's address, once that is free.
     :ivar late: how containers that become ready from now on take connections at first, and for how many
         seconds.
+    :ivar check_s: how long the answer to a health check takes.
+    :ivar on_reached: told that somebody has connected to a container.
     :ivar in_use: says whether a pod has an address.
     :ivar containers: the running container of each pod name.
     :ivar on_served: told whom a builder serves, once for each connection or call.
@@ -111,6 +113,8 @@ class Builders:
         self.exit_after_s: float | None = 0.0
         self.reuse = False
         self.late: tuple[Manner, float] = (Manner.SERVES, 0.0)
+        self.check_s = 0.0
+        self.on_reached: Callable[[], None] = lambda: None
         self.in_use: Callable[[str], bool] = lambda ip: False
         self.containers: dict[str, Builder] = {}
         self.on_served: Callable[[str, Builder, End], None] = lambda who, builder, end: None
@@ -137,6 +141,13 @@ class Builders:
         if builder is None or builder.manner not in FATES:
             return Fate.ARRIVES
         return FATES.get(builder.manner_now(), Fate.ARRIVES)
+
+    def put_off(self, answer: Callable[[], None]) -> None:
+        """Answer a health check, later if that takes long now."""
+        if self.check_s:
+            self.later(self.check_s, answer)
+        else:
+            answer()
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
         """Call a function by the clock."""

@@ -6,6 +6,7 @@ from random import Random
 from signal import SIGTERM
 from typing import Any
 
+from bkscaler.sandbox.pods import FailureMode
 from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.visitors import grpc_build_that_stays
 
@@ -90,4 +91,14 @@ def terminated_idle(world: Any, chance: Random) -> None:
     world.later(chance.choice((1.0, 3.0, 6.0)), lambda: world.signal(SIGTERM))
 
 
-ENDS: dict[Act, int] = {terminated: 3, killed: 2, terminated_idle: 1}
+def terminated_while_held(world: Any, chance: Random) -> None:
+    """bkscaler gets SIGTERM while it holds a client that stays, as no builder comes up."""
+    wrong(world)
+    world.restart_after_s = 0.1
+    world.cluster.behaviour.failure = FailureMode.UNSCHEDULABLE
+    until(world, 80.0, world.mend_builders)
+    grpc_build_that_stays(world)
+    world.later(chance.choice((0.5, 3.0)), lambda: world.signal(SIGTERM))
+
+
+ENDS: dict[Act, int] = {terminated: 3, killed: 2, terminated_idle: 1, terminated_while_held: 1}

@@ -69,9 +69,30 @@ def deaf_at_first(world: Any, chance: Random) -> None:
 def evict(world: Any, chance: Random) -> None:
     """The pod is deleted by somebody."""
     wrong(world)
-    grace_s = chance.choice((0, 1, 30))
+    _evict(world, chance.choice((0, 1, 30)))
+
+
+def _evict(world: Any, grace_s: int) -> None:
     for pod in world.cluster.pods():
         world.cluster.delete_pod(pod["metadata"]["name"], grace_s)
+
+
+def evicted_when_reached(world: Any, chance: Random) -> None:
+    """The pod is deleted as soon as somebody connects to it; it takes its time to say how it is."""
+    wrong(world)
+    world.builders.check_s = 0.3
+    grace_s, later = chance.choice((0, 1, 30)), Random(f"{chance.random()}")
+
+    def delete() -> None:
+        wrong(world)
+        _evict(world, grace_s)
+
+    def reached() -> None:
+        world.builders.on_reached = lambda: None
+        world.later(0.1 * later.random(), delete)
+
+    world.builders.on_reached = reached
+    until(world, 100.0, world.mend_builders)
 
 
 def slow_death(world: Any, chance: Random) -> None:
@@ -113,6 +134,6 @@ def unreachable(world: Any, chance: Random) -> None:
 
 
 POD_FAULTS: dict[Act, int] = {
-    crash: 3, not_ready: 2, deaf: 3, reset_while_stuck: 1, deaf_at_first: 3, evict: 3, slow_death: 2,
-    slow_birth: 2, no_birth: 2, reuse_address: 1, unreachable: 2,
+    crash: 3, not_ready: 2, deaf: 3, reset_while_stuck: 1, deaf_at_first: 3, evict: 3,
+    evicted_when_reached: 1, slow_death: 2, slow_birth: 2, no_birth: 2, reuse_address: 1, unreachable: 2,
 }  # fmt: skip

@@ -62,6 +62,7 @@ class Services(Factory):
 
     def buildProtocol(self, addr: object) -> Protocol:
         """Serve, or do otherwise."""
+        self._builder.runner.on_reached()
         manner = self._builder.manner_now()
         if manner in {Manner.CLOSES, Manner.RESETS}:
             return TurnedAway(manner)
@@ -138,7 +139,7 @@ class Served(Protocol):
     def _greet(self) -> None:
         idle = self._calls is None and not self._first and not self._known
         if idle and not self._builder.is_frozen and self in self._builder.serving and self._builder.alive:
-            self._calls = Calls(self._serve, self.transport)
+            self._calls = Calls(self._serve, self.transport, self._builder.runner.put_off)
 
     def dataReceived(self, data: bytes) -> None:
         """Answer; find out who it is first. What comes while the builder is frozen waits."""
@@ -175,7 +176,7 @@ class Served(Protocol):
             self._serve(first[:TAG_BYTES].decode("latin-1"))
             self.transport.write(first)
         elif beginning == PREFACE:
-            self._calls = Calls(self._serve, self.transport)
+            self._calls = Calls(self._serve, self.transport, self._builder.runner.put_off)
             self._calls.received(first)
 
     @property
@@ -200,10 +201,24 @@ class Served(Protocol):
         self._builder.serving.pop(self, None)
 
 
-class Calls:
-    """The HTTP/2 side of a builder: each call's body is sent back when it is complete."""
+PutOff = Callable[[Callable[[], None]], None]
 
-    def __init__(self, serve: Callable[[str], None], transport: Any) -> None:
+
+def at_once(answer: Callable[[], None]) -> None:
+    """Put nothing off."""
+    answer()
+
+
+class Calls:
+    """
+    The HTTP/2 side of a builder: each call's body is sent back when it is complete.
+
+    :param serve: told for whom a call is.
+    :param put_off: carries out the answer to a health check, now or later.
+    """
+
+    def __init__(self, serve: Callable[[str], None], transport: Any, put_off: PutOff = at_once) -> None:
+        self._put_off = put_off
         self._serve = serve
         self._transport = transport
         self._broken = False
@@ -246,9 +261,17 @@ class Calls:
         self._send()
 
     def _answer(self, stream: int) -> None:
-        body = bytes(self._bodies.pop(stream, b""))
         if stream in self._checks:
-            body = SERVES
+            self._put_off(lambda: self._answer_check(stream))
+        else:
+            self._answer_with(stream, bytes(self._bodies.pop(stream, b"")))
+
+    def _answer_check(self, stream: int) -> None:
+        if self._bodies.pop(stream, None) is not None and self._transport.connected:
+            self._answer_with(stream, SERVES)
+            self._send()
+
+    def _answer_with(self, stream: int, body: bytes) -> None:
         self._h2.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
         self._h2.send_data(stream, body)
         self._h2.send_headers(stream, [("grpc-status", "0")], end_stream=True)

@@ -183,6 +183,7 @@ class World:
         self.cluster.behaviour.stop_delay_s = self.cluster.settings.stop_delay_s
         self.builders.ready_after_s, self.builders.exit_after_s = 0.15, 0.0
         self.builders.late = Manner.SERVES, 0.0
+        self.builders.check_s, self.builders.on_reached = 0.0, lambda: None
 
     def mend_everything(self) -> None:
         """End all trouble."""
