@@ -10,7 +10,7 @@ from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.identity import TAKEN
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.others import somebody_scales
-from bkscaler.simulation.visitors import build, grpc_builds, visit_within
+from bkscaler.simulation.visitors import visit_within
 
 
 def _last(world: Any, chance: Random, seconds: float, over: Callable[[], Any]) -> None:
@@ -193,10 +193,7 @@ def set_replaced_unseen(world: Any, chance: Random) -> None:
     world.later(chance.choice((0.2, 2.0)), world.api.kill)
     until(world, 3.0, lambda: world.by_hand(lambda: world.cluster.create_set(0)), "api")
     until(world, 30.0, world.api.start, "api")
-    for _ in range(2):
-        world.later(
-            14.0 + 10 * chance.random(), lambda: world.visit(chance.choice((build, grpc_builds)), chance)
-        )
+    world.later(14.0, lambda: visit_within(world, 10.0, chance))
 
 
 def _die(world: Any, seconds: float, asked: Link) -> None:

@@ -139,7 +139,7 @@ class Bounds:
             return
         if served or not client.wants or end.link.harmed or isinstance(client, Garbage):
             return
-        if not self._settings.probe_grace_s and any(link.harmed for link in self._truth.builder_links()):
+        if self._truth.unheard(client) and any(link.harmed for link in self._truth.builder_links()):
             return  # it may have been joined before it spoke, to somebody who does not answer any more
         if now_s - client.asked_s > self._settings.ready_wait_timeout_s + END_LATE_S:
             self._judge.fail(f"{client} has waited for {now_s - client.asked_s:.0f} s and was not told")

@@ -123,11 +123,8 @@ class Promises:
             self._judge.fail(f"{client} has finished and got everything, and is still connected")
 
     def _judge_held(self, client: Builds, now_s: float) -> None:
-        """
-        A held gRPC client breaks off after 20 s without a word, and when its PING is not answered. (Without a
-        grace it is joined before it has spoken.)
-        """
-        if not self._settings.probe_grace_s and self._builder_is_mute:
+        """A held gRPC client breaks off after 20 s without a word, and when its PING is not answered."""
+        if self._truth.unheard(client) and self._builder_is_mute:
             return
         limit_s = SOON_S + max(self._settings.hold_after_s, DIAL_TIMEOUT_S + GREETING_TIMEOUT_S)
         if client.spoke_s is not None and not client.heard and now_s > client.spoke_s + limit_s:

@@ -48,7 +48,7 @@ def unexplained_end(judge: Any, client: Client) -> str:
     """Judge an end as the client sees it: a build is never cut for no reason, and nothing of it is lost."""
     if judge.outcomes.get(client.peer) in NO_BUILDER and not client.ending and not _was_told(client):
         link = client.transport.link
-        unknown = isinstance(client, Builds) and link.server.read_bytes < len(PREFACE)
+        unknown = link.server.read_bytes < len(PREFACE if isinstance(client, Builds) else b"GET ")
         return "" if link.harmed or unknown else f"{client} was turned away without a word"
     ends = judge.served_from.get(client.name, [])
     harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]

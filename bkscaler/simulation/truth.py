@@ -15,6 +15,9 @@ from bkscaler.simulation.network import Fate
 from bkscaler.simulation.process import Process
 from bkscaler.simulation.serving import Manner
 
+SPOKEN_S = 0.07
+"""Until then a client has spoken that is not far away, and its words have arrived."""
+
 
 class Truth:
     """
@@ -115,6 +118,11 @@ class Truth:
         """Give the client of bkscaler's end of a connection."""
         client: Client = self._world.clients[end.link.client.host.name]
         return client
+
+    def unheard(self, client: Client) -> bool:
+        """Whether a client may have been joined before it was heard, as whoever waits to be spoken to is."""
+        grace_s: float = self._world.settings.probe_grace_s
+        return grace_s <= client.latency_s + SPOKEN_S
 
     def api_is_fine(self) -> bool:
         """Whether the API server answers; connections made before may be silent all the same."""
