@@ -9,7 +9,7 @@ from typing import Any
 from bkscaler.sandbox.pods import FailureMode
 from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.serving import Manner
-from bkscaler.simulation.visitors import build_that_stays, visit_within
+from bkscaler.simulation.visitors import build_that_stays, half_a_preface, visit_within
 
 WAYS = [*(manner for manner in Manner if manner is not Manner.SERVES), Manner.SWALLOWS, Manner.SWALLOWS]
 """How builders are deaf; most often in the way that takes longest to notice."""
@@ -95,6 +95,16 @@ def evicted_when_reached(world: Any, chance: Random) -> None:
     until(world, 100.0, world.mend_builders)
 
 
+def evicted_in_a_preface(world: Any, chance: Random) -> None:
+    """The pod is deleted while somebody has said half a preface, and the rest is waited for."""
+    wrong(world)
+    stays = build_that_stays(world)
+    stays.after(12.0, stays.hang_up)
+    begins_s = chance.choice((3.0, 8.0))
+    world.later(begins_s, lambda: world.visit(half_a_preface, chance))
+    world.later(begins_s + 0.1 + 0.8 * chance.random(), lambda: evict(world, chance))
+
+
 def slow_death(world: Any, chance: Random) -> None:
     """From now on for a while a pod takes its time to end."""
     wrong(world)
@@ -135,5 +145,6 @@ def unreachable(world: Any, chance: Random) -> None:
 
 POD_FAULTS: dict[Act, int] = {
     crash: 3, not_ready: 2, deaf: 3, reset_while_stuck: 1, deaf_at_first: 3, evict: 3,
-    evicted_when_reached: 1, slow_death: 2, slow_birth: 2, no_birth: 2, reuse_address: 1, unreachable: 2,
+    evicted_when_reached: 1, evicted_in_a_preface: 1, slow_death: 2, slow_birth: 2,
+    no_birth: 2, reuse_address: 1, unreachable: 2,
 }  # fmt: skip

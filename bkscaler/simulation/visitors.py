@@ -121,7 +121,16 @@ def silent(world: Any, chance: Random) -> None:
 
 def garbage(world: Any, chance: Random) -> None:
     """Bytes that mean nothing."""
-    client = world.add(Garbage(_name(world), world.clock, chance.choice(GARBAGE)))
+    _says(world, chance, chance.choice(GARBAGE))
+
+
+def half_a_preface(world: Any, chance: Random) -> None:
+    """The beginning of what HTTP/2 clients say first."""
+    _says(world, chance, PREFACE[:10])
+
+
+def _says(world: Any, chance: Random, words: bytes) -> None:
+    client = world.add(Garbage(_name(world), world.clock, words))
     client.after(0.01, lambda: client.say(0))
     client.after(30 * chance.random(), client.hang_up)
 
