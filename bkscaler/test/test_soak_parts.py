@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from bkscaler.frontend.sniff import PREFACE
-from bkscaler.simulation.serving import Calls
+from bkscaler.simulation.calls import Calls
 from bkscaler.soak.builder.__main__ import GREETING_S, Served
 from bkscaler.soak.clients import REST_EVERY_BYTES, EchoClient, Pattern
 from bkscaler.soak.errands import KIB, Ending, Errand

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bkscaler.frontend.sniff import PREFACE
-from bkscaler.simulation.serving import Calls
+from bkscaler.simulation.calls import Calls
 
 GREETING_S = 0.5
 """When it speaks first; whoever has something to say has said it by then."""
