@@ -154,6 +154,10 @@ class ScaleRequests:
         self._checking = token = object()
         self._spawn(self._check(token))
 
+    def forget_check(self) -> None:
+        """Let a check under way count for nothing: what it is for is not wanted any more."""
+        self._checking = None
+
     def refresh(self) -> None:
         """
         Read the cluster anew, unless such a read is on its way or the server wants to be left alone; a

@@ -318,7 +318,9 @@ class Scaler(Service):
     def _act(self) -> None:
         """Start what was decided, and keep the timers that the state calls for."""
         decision = self._decide()
-        if isinstance(decision, ScaleTo) and self._requests.free_for(decision):
+        if not isinstance(decision, ScaleTo):
+            self._requests.forget_check()
+        elif self._requests.free_for(decision):
             (self._requests.check if decision.down else self._requests.start)(decision)
         idle_s = decision.at_s if isinstance(decision, WaitUntil) else math.inf
         self._timers.keep("idle", idle_s, self._review)

@@ -190,7 +190,7 @@ def scaled_meanwhile(world: Any, chance: Random) -> None:
 def set_replaced_unseen(world: Any, chance: Random) -> None:
     """The StatefulSet is deleted, which bkscaler hears, and made anew, which it does not; clients come."""
     world.by_hand(world.cluster.delete_set)
-    world.later(chance.choice((0.2, 2.0)), world.api.kill)
+    world.later(chance.choice((0.2, 2.0)), lambda: world.leaving or world.api.kill())
     until(world, 3.0, lambda: world.by_hand(lambda: world.cluster.create_set(0)), "api")
     until(world, 30.0, world.api.start, "api")
     world.later(14.0, lambda: visit_within(world, 10.0, chance))

@@ -59,6 +59,9 @@ SCALING: Ways = {
             "decision = replace(self._requests._last)",
         ),
     ),
+    "a look of another idle time counts": (
+        line("scaling.service:Scaler._act", "self._requests.forget_check()", "pass"),
+    ),
     "replicas are given away while a scale-down is on its way": (
         line(
             "scaling.service:Scaler.ready_now",

@@ -49,6 +49,18 @@ class ArrivalWhileGoingToSleepTests(ScalerTestCase):
         cluster.clock.advance(IDLE_S)
         self.assertEqual(cluster.asked, [0])
 
+    def test_look_of_another_idle_time(self):
+        """A look that began before somebody came and left tells nothing of now: there is another one."""
+        scaler, cluster = self.build_warm()
+        cluster.slow = True
+        cluster.clock.advance(IDLE_S)
+        Client(scaler, "a").hold.release()
+        cluster.clock.advance(IDLE_S)
+        cluster.answer_look()
+        self.assertEqual(cluster.asked, [])
+        cluster.answer_look()
+        self.assertEqual(cluster.asked, [0])
+
     def test_wake_during_the_read_before(self):
         """A wake does not wait for a read that hangs, and its late answer sends nothing."""
         scaler, cluster = self.build_warm()
