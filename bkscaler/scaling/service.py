@@ -34,7 +34,7 @@ from bkscaler.scaling.demand import Demand, Needs
 from bkscaler.scaling.machine import Event, Facts, Machine, State
 from bkscaler.scaling.policy import Decision, Limits, ScaleTo, WaitUntil, decide
 from bkscaler.scaling.refusals import Refusals
-from bkscaler.scaling.requests import READ, Cluster, ScaleRequests
+from bkscaler.scaling.requests import READ, SCALE, Cluster, ScaleRequests
 from bkscaler.scaling.snapshot import Snapshot
 from bkscaler.scaling.telling import Report, Telling, tell_nobody
 from bkscaler.scaling.waiters import Waiters
@@ -318,6 +318,8 @@ class Scaler(Service):
     def _act(self) -> None:
         """Start what was decided, and keep the timers that the state calls for."""
         decision = self._decide()
+        if not isinstance(decision, ScaleTo):
+            self._troubles.pop(SCALE, None)  # whatever has failed, nothing is left to be asked for
         if isinstance(decision, ScaleTo) and self._requests.free_for(decision):
             (self._requests.check if decision.down else self._requests.start)(decision)
         idle_s = decision.at_s if isinstance(decision, WaitUntil) else math.inf

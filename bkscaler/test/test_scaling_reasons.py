@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bkscaler.errors import ApiStatus, Forbidden, WakeImpossible
-from bkscaler.test.scaling_support import REFUSED, Client, ScalerTestCase, pod
+from bkscaler.test.scaling_support import IDLE_S, REFUSED, Client, ScalerTestCase, pod
 
 UNSCHEDULABLE = "pod buildkitd-0: 0/3 nodes are available: 3 Insufficient cpu"
 
@@ -107,6 +107,25 @@ class ReasonTests(ScalerTestCase):
         client = Client(scaler, "a")
         cluster.scales[0].fails(ApiStatus(500, "InternalError", "admission webhook denied it"))
         self.assertIn("admission webhook denied it", client.hold.waiting_for)
+        client.leave()
+
+    def test_answer_lost(self):
+        """A request whose answer was lost is no reason any more when it turns out to have taken effect."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        cluster.scales[0].answer_lost(took_effect=True)
+        cluster.show(waiting_for=UNSCHEDULABLE)
+        self.assertEqual(client.hold.waiting_for, UNSCHEDULABLE)
+        client.leave()
+
+    def test_sleep_refused(self):
+        """That the builder could not be put to sleep is no reason to wait for it."""
+        scaler, cluster = self.build(replicas=1)
+        cluster.clock.advance(IDLE_S)
+        cluster.scales[0].fails(ApiStatus(403, "Forbidden", "not now"))
+        client = Client(scaler, "a")
+        cluster.show(waiting_for=UNSCHEDULABLE)
+        self.assertEqual(client.hold.waiting_for, UNSCHEDULABLE)
         client.leave()
 
     def test_no_right_to_read(self):
