@@ -114,6 +114,18 @@ SCALING: Ways = {
             "tell_s if missing else math.inf, self._tell_missing",
         ),
     ),
+    "two replicas are asked for": (
+        line("scaling.service:decide", "ScaleTo(replicas=wanted", "ScaleTo(replicas=2"),
+    ),
+    "that there is no set is never told": (
+        line("scaling.service:Scaler._heard_from_api", "self._tell_missing()", "pass"),
+    ),
+    "that the API does not answer is not told": (
+        line("scaling.service:Scaler._heard_from_api", "self._troubles[what] = str(error)", "pass"),
+    ),
+    "a scale request that has failed is told of for ever": (
+        line("scaling.service:Scaler._act", "self._troubles.pop(SCALE, None)", "pass"),
+    ),
 }
 KUBE: Ways = {
     "pods that are terminating are used": (
@@ -162,6 +174,9 @@ KUBE: Ways = {
             "        decoder.finish()\n",
             "        decoder.finish()\n    except Gone:\n        return\n",
         ),
+    ),
+    "what the watches tell waits for a poll": (
+        line("kube.cluster:_Watch.on_settled", "self._view._changed()", "pass"),
     ),
     "watches are begun anew at once": (
         line(

@@ -20,7 +20,7 @@ from bkscaler.simulation.run import Run, run_seed
 SEEDS = int(os.environ.get("BKSCALER_SIMULATED_SEEDS", "300"))
 ONCE_FAILED = (
     3000088, 3000350, 3000494, 3001565, 3003310, 3006712, 3006954, 3007128, 3007270, 3010857, 3015991,
-    5001148, 7011268, 7013899,
+    5001148, 7011268, 7013899, 20020407, 20020477, 20021570,
 )  # fmt: skip
 """
 Seeds that failed once with the acts that there are now. The first one found that a reason which ended in a
