@@ -23,6 +23,7 @@ MISSING_FOR_S = 10.0
 
 KNOWN_FOR_S, POD_KNOWN_FOR_S = 18.0, 12.0
 """After how long bkscaler must know that the API server does not answer, and what keeps a pod from coming."""
+API = "the Kubernetes API"
 IN_BACKOFF_S = 40.0
 """How long after trouble with the API server requests may go without an answer."""
 
@@ -67,6 +68,8 @@ def _wrong_reason(judge: Any, client: Client, outcome: Outcome, reason: str) -> 
     tries = truth.some_builder_is_mute() or truth.now_s < truth.lost_dial_s + POD_KNOWN_FOR_S
     if not reason and not tries and truth.api_trouble_s + IN_BACKOFF_S < client.asked_s:
         return "no reason is logged"
+    if API in reason and truth.api_trouble_s + IN_BACKOFF_S < truth.now_s:
+        return f"{reason!r} is logged, and that is over"
     if outcome is Outcome.NOT_READY_IN_TIME and (known := _known_reason(judge)) not in reason:
         return f"{reason!r} is logged, and the reason is {known}"
     return ""
@@ -76,7 +79,7 @@ def _known_reason(judge: Any) -> str:
     """Say why no builder comes, in a word that must be told; ``""`` when that is not so sure."""
     truth = judge.truth
     if truth.now_s > truth.answered_s + KNOWN_FOR_S:
-        return "the Kubernetes API"
+        return API
     return "pod buildkitd-0" if truth.now_s > truth.hopeful_s + POD_KNOWN_FOR_S else ""
 
 

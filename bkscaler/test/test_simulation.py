@@ -34,6 +34,7 @@ ONCE_DEFECTS = {
     "who was told of the shutdown is not dropped": 14759,
     "after half a preface what was ready is dialled": 571,
     "after a health check what was ready is dialled": 102499,
+    "a scale request that has failed is told of for ever": 2539,
 }
 """What was a defect of the product once, as a way to break it, with a seed that finds it out."""
 
