@@ -70,7 +70,8 @@ class ScaleRequests:
     :param random: gives numbers in [0, 1), for jitter.
     :param on_free: called when another request may be started: the fate of the last one is known, whatever
         it is, or the wait after a failure is over.
-    :param on_checked: called when a :meth:`check` has succeeded: what is observed now is fresh.
+    :param on_checked: called when a :meth:`check` has succeeded, with the time when it began: what is
+        observed now is no older.
     :param on_forbidden: called with the server's words when the right to scale up has been missing for
         :data:`bkscaler.scaling.refusals.GRACE_S`.
     :param on_answer: called after each request with what was asked, :data:`READ` or :data:`SCALE`, and what
@@ -88,7 +89,7 @@ class ScaleRequests:
         cluster: Cluster,
         random: Callable[[], float],
         on_free: Callable[[], None],
-        on_checked: Callable[[], None],
+        on_checked: Callable[[float], None],
         on_forbidden: Callable[[str], None],
         on_answer: Callable[[str, Exception | None], None],
         on_scaled: Callable[[ScaleTo], None],
@@ -153,10 +154,6 @@ class ScaleRequests:
         self._begin(decision)
         self._checking = token = object()
         self._spawn(self._check(token))
-
-    def forget_check(self) -> None:
-        """Let a check under way count for nothing: what it is for is not wanted any more."""
-        self._checking = None
 
     def refresh(self) -> None:
         """
@@ -279,12 +276,13 @@ class ScaleRequests:
 
     async def _check(self, token: object) -> None:
         """Look; the result counts only if nothing else was started meanwhile."""
+        began_s = self._clock.seconds()
         seen = await self._look()
         if self._checking is not token or self._stopped:
             return
         self._checking = None
         if seen:
-            self._on_checked()
+            self._on_checked(began_s)
         else:
             self._failed(None)
 

@@ -264,10 +264,14 @@ class Scaler(Service):
         if self._waiters.fail(reason, since_s=since_s):
             self._telling.failed(reason)
 
-    def _sleep_if_idle(self) -> None:
-        """The cluster was read a moment ago: if sleep is still right, nobody is given a replica any more."""
-        decision = self._decide()
-        if self.running and isinstance(decision, ScaleTo) and decision.down:
+    def _sleep_if_idle(self, looked_s: float) -> None:
+        """
+        If sleep is still right, nobody is given a replica any more; but if somebody has come and left again
+        since the look began, there has to be another one.
+        """
+        decision, idle_since_s = self._decide(), self._machine.idle_since_s
+        fresh = idle_since_s is not None and idle_since_s <= looked_s
+        if self.running and isinstance(decision, ScaleTo) and decision.down and fresh:
             self._sleep_sent = True
             self._tell(Event.SLEEP_SENT)
             self._requests.start(decision)
@@ -319,9 +323,8 @@ class Scaler(Service):
         """Start what was decided, and keep the timers that the state calls for."""
         decision = self._decide()
         if not isinstance(decision, ScaleTo):
-            self._requests.forget_check()
             self._troubles.pop(SCALE, None)  # whatever has failed, nothing is left to be asked for
-        elif self._requests.free_for(decision):
+        if isinstance(decision, ScaleTo) and self._requests.free_for(decision):
             (self._requests.check if decision.down else self._requests.start)(decision)
         idle_s = decision.at_s if isinstance(decision, WaitUntil) else math.inf
         self._timers.keep("idle", idle_s, self._review)

@@ -1,16 +1,18 @@
 """
 That nothing lasts too long: about every second of virtual time, what has lasted is compared with its bound.
 
-Where nothing has gone wrong in a world the bounds are tight. After trouble they are what the longest of
-bkscaler's own limits add up to: a watch that was silent, back-offs at their longest.
+Where nothing has gone wrong in a world the bounds are tight, so that what comes late is seen although some
+other timer makes it come. After trouble they are what the longest of bkscaler's own limits add up to: a watch
+that was silent, back-offs at their longest. All of them are written out here: a limit that the product gives
+would grow with a mistake in it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
-from bkscaler.frontend.session import LINGER_S
-from bkscaler.simulation.clients import Client, Garbage
+from bkscaler.simulation.clients import Builds, Client, Garbage
 from bkscaler.simulation.links import End
 from bkscaler.simulation.names import TTL_S
 from bkscaler.simulation.promises import Promises
@@ -23,16 +25,38 @@ REQUESTS_PER_LOOK = 80
 """More requests in so short a time are a loop that nobody stops."""
 DIALS_PER_LOOK = 12
 """The same of dials of builders, for each client."""
-CALM_S = 4.0
-"""How late anything may be when nothing has gone wrong."""
-LATE_S = 12.0
-"""The same after other trouble than with the API server."""
-SLEEP_LATE_S = 120.0
-"""How late the builder may fall asleep after trouble with the API server."""
-WAKE_LATE_S = 30.0
-"""How late it may be woken, or a client be joined, after that."""
+
+
+class Lateness(NamedTuple):
+    """
+    How late a thing may be, in seconds.
+
+    :param calm: when nothing has gone wrong.
+    :param other: after other trouble than with the API server.
+    :param api: after that.
+    """
+
+    calm: float
+    other: float
+    api: float
+
+
+SLEEP = Lateness(calm=0.5, other=4.0, api=120.0)
+"""How late the builder may fall asleep."""
+WAKE = Lateness(calm=0.5, other=4.0, api=30.0)
+"""How late it may be woken."""
+JOIN = Lateness(calm=2.0, other=2.5, api=20.0)
+"""How late a client may be joined to a builder that is ready, when all others answer a dial at once."""
+JOIN_MUTE_S = 12.0
+"""The same when dials were lost, or builders were mute: each try may take its time then."""
+SLEEP_AFTER_S = 120.0
+"""How long trouble with the API server delays a scale-down."""
+LINGER_S = 60.0
+"""How long a client that was told why, or wants nothing any more, may stay."""
 DEAD_FOR_S = 35.0
 """How long connections that have died unnoticed are kept for further requests, and waits may go on."""
+MISSED_S = 12.0
+"""After how long whoever waits is told that there is no StatefulSet."""
 END_LATE_S = 5.0
 """How late a client may be told that its time is over."""
 
@@ -53,7 +77,9 @@ class Bounds:
         self._requests = 0
         self._clients = self._accepted = 0
         self._hopeless: set[str] = set()
-        self._restless_s = self._unhealthy_s = self._up_s = self._unready_s = self._hopeful_s = 0.0
+        self._aimless_s: dict[str, float] = {}
+        self._mute_s = -math.inf
+        self._restless_s = self._unhealthy_s = self._unmissed_s = self._up_s = self._unready_s = 0.0
 
     def look(self, now_s: float) -> None:
         """
@@ -89,6 +115,8 @@ class Bounds:
         exists = truth.set_is_well()
         if truth.stateful_set() is None:
             self._judge.missing_s = now_s
+        if process is None or process.draining or truth.stateful_set() is not None or not truth.api_is_fine():
+            self._unmissed_s = now_s
         healthy = process is not None and not process.draining and exists and truth.api_is_fine()
         if not healthy and now_s > STARTING_S:
             self._unhealthy_s = now_s
@@ -97,36 +125,46 @@ class Bounds:
             truth.refused_s = now_s
         if not truth.api_is_fine() or self._judge.world.api.is_late:
             truth.api_trouble_s = now_s
+        if truth.api_answers():
+            truth.answered_s = now_s
         ends = truth.client_ends()
         if not healthy or any(map(self._judge.wants, ends)):
             self._restless_s = now_s
         self._restless_s = max(self._restless_s, truth.cancelled_s())
         before, self._hopeless = self._hopeless, truth.hopeless()
         if not healthy or not self._hopeless or self._hopeless != before:
-            self._hopeful_s = now_s
+            truth.hopeful_s = now_s
         if truth.replicas() > 0:
             self._up_s = now_s
         if truth.ready_builder() is None:
             self._unready_s = now_s
+        self._mute_s = now_s if truth.some_builder_is_mute() else max(self._mute_s, truth.lost_dial_s)
 
     def _judge_sleep(self, now_s: float) -> None:
         """Without clients, and with an API that answers, the builder is asleep in time."""
         restless_s = max(self._restless_s, self._truth.trouble_s, self._judge.wanted_s)
-        limit_s = self._settings.idle_timeout_s + self._late_s(SLEEP_LATE_S, restless_s, SLEEP_LATE_S)
+        limit_s = self._settings.idle_timeout_s + self._late_s(SLEEP, restless_s, SLEEP_AFTER_S)
         if self._truth.replicas() > 0 and now_s - restless_s > limit_s:
             self._judge.fail(f"still awake {now_s - restless_s:.0f} s after anybody needed it")
 
-    def _late_s(self, most_s: float, since_s: float, after_s: float) -> float:
+    def _late_s(self, late: Lateness, since_s: float, after_s: float) -> float:
         """
         Say how late a thing may be.
 
-        :param most_s: how late when there was trouble with the API server.
+        :param late: its bounds.
         :param since_s: when it became due.
-        :param after_s: how long such trouble lasts at most.
+        :param after_s: how long trouble with the API server lasts at most.
         """
         if self._truth.calm:
-            return CALM_S
-        return most_s if since_s < self._truth.api_trouble_s + after_s else LATE_S
+            return late.calm
+        return late.api if since_s < self._truth.api_trouble_s + after_s else late.other
+
+    def _join_late_s(self, client: Client, since_s: float) -> float:
+        """Say how late a client may be joined to a builder that is ready."""
+        late_s = self._late_s(JOIN, client.asked_s, DEAD_FOR_S)
+        if since_s < self._mute_s + JOIN_MUTE_S:
+            late_s = max(late_s, JOIN_MUTE_S)
+        return late_s + (TTL_S if self._settings.target_address == "dns" else 0.0)
 
     def _judge_client(self, end: End, client: Client, now_s: float) -> None:
         """A client that waits is served in time, or told in time that it is not."""
@@ -137,18 +175,29 @@ class Bounds:
             if late_s > LINGER_S + END_LATE_S and not end.link.harmed:
                 self._judge.fail(f"{client} is still there after its end as {outcome.value}")
             return
+        self._judge_aimless(end, client, now_s)
         if served or not client.wants or end.link.harmed or isinstance(client, Garbage):
             return
         if self._truth.unheard(client) and any(link.harmed for link in self._truth.builder_links()):
             return  # it may have been joined before it spoke, to somebody who does not answer any more
         if now_s - client.asked_s > self._settings.ready_wait_timeout_s + END_LATE_S:
             self._judge.fail(f"{client} has waited for {now_s - client.asked_s:.0f} s and was not told")
-        late_s = self._late_s(WAKE_LATE_S, client.asked_s, DEAD_FOR_S)
-        if now_s - max(client.asked_s, self._hopeful_s) > self._settings.give_up_after_s + END_LATE_S:
+        if now_s - max(client.asked_s, self._truth.hopeful_s) > self._settings.give_up_after_s + END_LATE_S:
             self._judge.fail(f"{client} waits for what cannot come")
+        if now_s - max(client.asked_s, self._unmissed_s, self._truth.api_trouble_s + DEAD_FOR_S) > MISSED_S:
+            self._judge.fail(f"{client} waits for a set that there is not")
         since_s = max(client.asked_s, self._unhealthy_s, self._truth.trouble_s)
-        if now_s - max(since_s, self._up_s) > late_s:
+        if now_s - max(since_s, self._up_s) > self._late_s(WAKE, client.asked_s, DEAD_FOR_S):
             self._judge.fail(f"{client} waits, and nothing is woken for it")
-        cached_s = TTL_S if self._settings.target_address == "dns" else 0.0
-        if now_s - max(since_s, self._unready_s) > late_s + cached_s:
+        since_s = max(since_s, self._unready_s)
+        if now_s - since_s > self._join_late_s(client, since_s):
             self._judge.fail(f"{client} waits, and a builder is ready")
+
+    def _judge_aimless(self, end: End, client: Client, now_s: float) -> None:
+        """A held client that has cancelled all its calls, and makes no other, is let go some time."""
+        held = client.name not in self._judge.served_from and not self._truth.some_builder_is_mute()
+        aimless = isinstance(client, Builds) and client.wants_nothing and client.open
+        if not held or not aimless or end.link.harmed:
+            self._aimless_s.pop(client.name, None)
+        elif now_s > self._aimless_s.setdefault(client.name, now_s) + LINGER_S + END_LATE_S:
+            self._judge.fail(f"{client} wants nothing any more, and is still held")

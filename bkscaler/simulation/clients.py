@@ -24,6 +24,9 @@ from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import DEAD_PEER_S
 from bkscaler.simulation.serving import TAG_BYTES
 
+FAILED_PRECONDITION = b"9"
+"""The gRPC status of a call that gets no builder: others make clients try again, or take it for success."""
+
 
 def _counted(first: int, end: int) -> bytes:
     """Write every eighth number, from the first one to before the end, with eight hexadecimal digits each."""
@@ -302,7 +305,10 @@ class Builds(Client):
     def _heard(self, event: Any) -> None:
         if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
             headers = dict(event.headers)
-            if headers.get(b"grpc-status", b"0") != b"0" and event.stream_id in self.calls:
+            status = headers.get(b"grpc-status", b"0")
+            if status not in {b"0", FAILED_PRECONDITION}:
+                self.wrong = self.wrong or f"{self} was told status {status.decode()}"
+            if status != b"0" and event.stream_id in self.calls:
                 self.refusals.append(headers.get(b"grpc-message", b"").decode())
                 self.calls.pop(event.stream_id)
         elif isinstance(event, h2.events.PingAckReceived):

@@ -20,7 +20,7 @@ from bkscaler.simulation.clients import Builds, Client
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Host
 from bkscaler.simulation.process import Process
-from bkscaler.simulation.reasons import unexplained_end, unexplained_outcome, wrong_numbers
+from bkscaler.simulation.reasons import due_words, unexplained_end, unexplained_outcome, wrong_numbers
 from bkscaler.simulation.truth import Truth, going
 
 HELD_BYTES = 2 * 16 * 1024
@@ -32,6 +32,8 @@ IN_FLIGHT_S, IN_FLIGHT_LATE_S = 1.0, 40.0
 the API server, and otherwise."""
 HEARD_S = 1.0
 """How long it may take until bkscaler has heard of a change."""
+JOINING_S = 0.5
+"""How long after it has taken its calls back a client may be joined: it may not have been heard of."""
 ROUNDING_S = 0.002
 NO_DEMAND = (Outcome.CANCELLED_WHILE_HELD, Outcome.PROBE, Outcome.OVER_LIMIT, Outcome.PROTOCOL_ERROR)
 """Ends that came after the demand had ended, or without any, or possibly so."""
@@ -47,10 +49,12 @@ class Judge:
     :ivar outcomes: how connections have ended, by the client's address.
     :ivar ended_s: when.
     :ivar accepted: every connection that bkscaler has accepted, with the process that did.
-    :ivar accepted_s: when.
+    :ivar due_words: what a client is to be told, any of these; empty when it is told nothing.
+    :ivar linked_s: when each connection of bkscaler's was made, but for those to the API server.
     :ivar served_from: a client's connections at builders.
     :ivar builder_links: every connection that bkscaler has made to a builder, with when it ended.
     :ivar dials: how often bkscaler has dialled ``api`` and ``builders`` since they were last counted.
+    :ivar dialled_s: when it last dialled a builder.
     :ivar missing_s: when the StatefulSet was last seen to be missing.
     :ivar left_s: when a client was last connected.
     :ivar wanted_s: when one was last that wanted a builder.
@@ -64,10 +68,11 @@ class Judge:
         self.outcomes: dict[str, Outcome] = {}
         self.ended_s: dict[str, float] = {}
         self.accepted: dict[str, tuple[Link, Process]] = {}
-        self.accepted_s: dict[Link, float] = {}
+        self.due_words: dict[str, frozenset[str]] = {}
+        self.linked_s: dict[Link, float] = {}
         self.served_from: dict[str, list[End]] = {}
         self.draining_since_s = math.inf
-        self.missing_s = -math.inf
+        self.missing_s = self.dialled_s = -math.inf
         self.dials: Counter[str] = Counter()
         self.builder_links: dict[Link, float] = {}
         self._run_s = self._demand_s = self.wanted_s = self.left_s = 0.0
@@ -121,6 +126,7 @@ class Judge:
         self.ended_s[peer] = self.truth.now_s
         if outcome not in NO_DEMAND:
             self._demand_s = self.truth.now_s
+        self.due_words[peer] = due_words(self, client, outcome, told)
         wrong = unexplained_outcome(self, client, outcome) or wrong_numbers(self, client, outcome, told)
         if wrong:
             self.fail(f"{client} ended as {outcome.value}, but {wrong}")
@@ -132,6 +138,8 @@ class Judge:
         """
         if not isinstance(host, Process):
             return
+        if ip != self.world.api.ip:
+            self.dialled_s = self.truth.now_s
         self.dials["api" if ip == self.world.api.ip else "builders"] += 1
         if ip == self.world.api.ip:
             return
@@ -181,13 +189,14 @@ class Judge:
             peer = f"{link.client.address.host}:{link.client.address.port}"
             self.world.by_peer[peer] = client
             self.accepted[peer] = link, there
-            self.accepted_s[link] = self.truth.now_s
+            self.linked_s[link] = self.truth.now_s
             if there.draining and self.truth.now_s > self.draining_since_s:
                 self.fail(f"{there.name} accepts {client}, although it was told to end")
             link.server.on_data = lambda data: self._read(link, client)
         elif isinstance(here, Process) and isinstance(there, Builder):
             self._uids[there.ip] = there.uid
             self.builder_links[link] = math.inf
+            self.linked_s[link] = self.truth.now_s
         elif isinstance(here, Process):
             link.client.on_data = lambda data: self._told_going.update(going(data))
 
@@ -208,8 +217,13 @@ class Judge:
     def _served(self, who: str, builder: Builder, end: End) -> None:
         client = self.world.clients.get(who)
         self.world.say(f"{builder.name} serves {who}")
-        if client is not None:
-            self.served_from.setdefault(who, []).append(end)
+        if client is None:
+            return
+        self.served_from.setdefault(who, []).append(end)
+        late_s = math.inf if client.transport.link.harmed else JOINING_S
+        aimless = isinstance(client, Builds) and client.wants_nothing
+        if aimless and self.linked_s[end.link] > client.cancelled_s + late_s:
+            self.fail(f"{client} is joined, although it wants nothing any more")
 
     def client_ended(self, client: Client) -> None:
         """Judge the end of a connection as its client sees it."""
@@ -235,6 +249,8 @@ class Judge:
             self.truth.something_is_wrong()
             self._changed_s = self.truth.now_s
             self._saw_change = self._is_well
+        elif after not in {0, 1}:
+            self.fail(f"scaled to {after}")
         elif after < before:
             self._scaled_down()
         elif not any(map(self.wants, self.truth.client_ends())):
@@ -250,7 +266,7 @@ class Judge:
     def _has_wanted(self, end: End) -> bool:
         """Whether a client has spoken, or been there for longer than a health check."""
         grace_s = self.world.settings.probe_grace_s - ROUNDING_S
-        return end.read_bytes > 0 or self.truth.now_s >= self.accepted_s[end.link] + grace_s
+        return end.read_bytes > 0 or self.truth.now_s >= self.linked_s[end.link] + grace_s
 
     def _scaled_down(self) -> None:
         """

@@ -49,18 +49,18 @@ SCALING: Ways = {
         line(
             "scaling.service:Scaler._act",
             "(self._requests.check if decision.down else self._requests.start)(decision)",
-            "(lambda d: self._sleep_if_idle() if d.down else self._requests.start(d))(decision)",
+            "(lambda d: self._sleep_if_idle(9e9) if d.down else self._requests.start(d))(decision)",
         ),
     ),
     "a scale-down is not decided anew after the look": (
         line(
             "scaling.service:Scaler._sleep_if_idle",
-            "decision = self._decide()",
-            "decision = replace(self._requests._last)",
+            "decision, idle_since_s = self._decide(), self._machine.idle_since_s",
+            "decision, idle_since_s = replace(self._requests._last), looked_s",
         ),
     ),
     "a look of another idle time counts": (
-        line("scaling.service:Scaler._act", "self._requests.forget_check()", "pass"),
+        line("scaling.service:Scaler._sleep_if_idle", "idle_since_s <= looked_s", "True"),
     ),
     "replicas are given away while a scale-down is on its way": (
         line(
@@ -117,6 +117,18 @@ SCALING: Ways = {
             "tell_s if missing else math.inf, self._tell_missing",
         ),
     ),
+    "two replicas are asked for": (
+        line("scaling.service:decide", "ScaleTo(replicas=wanted", "ScaleTo(replicas=2"),
+    ),
+    "that there is no set is never told": (
+        line("scaling.service:Scaler._heard_from_api", "self._tell_missing()", "pass"),
+    ),
+    "that the API does not answer is not told": (
+        line("scaling.service:Scaler._heard_from_api", "self._troubles[what] = str(error)", "pass"),
+    ),
+    "a scale request that has failed is told of for ever": (
+        line("scaling.service:Scaler._act", "self._troubles.pop(SCALE, None)", "pass"),
+    ),
 }
 KUBE: Ways = {
     "pods that are terminating are used": (
@@ -165,6 +177,9 @@ KUBE: Ways = {
             "        decoder.finish()\n",
             "        decoder.finish()\n    except Gone:\n        return\n",
         ),
+    ),
+    "what the watches tell waits for a poll": (
+        line("kube.cluster:_Watch.on_settled", "self._view._changed()", "pass"),
     ),
     "watches are begun anew at once": (
         line(

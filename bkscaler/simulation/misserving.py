@@ -32,6 +32,9 @@ FRONTEND: Ways = {
             "self._began_s + 1e9",
         ),
     ),
+    "who speaks late is not told that a server is there": (
+        line("frontend.held:HeldClient.engage", "self._engage_at_once = True", "pass"),
+    ),
     "PINGs of held clients are not answered": (
         line("frontend.conversation:HeldConversation._react", "refusal.ping_ack(frame.payload)", 'b""'),
     ),
@@ -108,6 +111,36 @@ FRONTEND: Ways = {
     ),
     "clients are not told why": (
         line("frontend.session:Session._end", "self.held.dismiss(self._words())", "self.held.dismiss()"),
+    ),
+    "clients are told that the reason is not known": (
+        line(
+            "frontend.session:Session._words",
+            "{self._why or 'the reason is not known'}",
+            "the reason is not known",
+        ),
+    ),
+    "clients are told to try again": (value("frontend.refusal:FAILED_PRECONDITION", 14),),
+    "who is held at a shutdown is not told why": (
+        line(
+            "frontend.session:Session._words",
+            "self.outcome is Outcome.SHUTTING_DOWN and self._relay is None",
+            "False",
+        ),
+    ),
+    "who has cancelled may stay for ever": (
+        line(
+            "frontend.session:Session._finished",
+            'self._timers.keep("linger", over_s, lambda: self._give_up(Outcome.CANCELLED_WHILE_HELD))',
+            "pass",
+        ),
+    ),
+    "the moment of joining is not kept": (
+        line("frontend.session:Session._joined", "self._joined_s = self._shared.clock.seconds()", "pass"),
+    ),
+    "a builder that resets is waited for": (
+        line(
+            "frontend.greeting:_Greeting.lost", 'self._fail("the builder accepts and resets at once")', "pass"
+        ),
     ),
     "who was told why is never dropped": (
         line(

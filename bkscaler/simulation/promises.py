@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bkscaler.frontend.dial import DIAL_TIMEOUT_S
-from bkscaler.frontend.greeting import GREETING_TIMEOUT_S
-from bkscaler.observability.outcomes import NO_BUILDER, Outcome
-from bkscaler.shutdown import CUT_LIMIT_S
+from bkscaler.observability.outcomes import Outcome
 from bkscaler.simulation.clients import Builds, Client
 from bkscaler.simulation.links import End
 from bkscaler.simulation.process import Process
@@ -24,6 +21,10 @@ SOON_S = 2.0
 """How long may take what is done at once."""
 CLOSED_S = 5.0
 """How long a connection may last that both sides have finished, and a process whose clients have gone."""
+TRY_S = 10.0
+"""How long one try to reach a builder may take: a dial, and its first words."""
+CUT_S = 5.0
+"""How long draining may go on after the drain timeout."""
 HEAP_BYTES = 3 * 64 * 1024
 """What may wait in bkscaler to be written to one peer: a full buffer, and what one read adds."""
 
@@ -76,7 +77,7 @@ class Promises:
     def _judge_draining(self, process: Process, ends: list[End], now_s: float) -> None:
         """Draining ends when the last client has left, or when its time is over."""
         since_s = self._judge.draining_since_s
-        limit_s = self._settings.drain_timeout_s + CUT_LIMIT_S + SOON_S
+        limit_s = self._settings.drain_timeout_s + CUT_S + SOON_S
         if now_s > since_s + limit_s:
             self._judge.fail(f"{process.name} still runs {now_s - since_s:.1f} s after it was told to end")
         if not ends and now_s > max(since_s, self._judge.left_s) + CLOSED_S:
@@ -93,23 +94,17 @@ class Promises:
 
     def _judge_gone(self, client: Client, now_s: float) -> None:
         """Who resets its connection is heard of, and so is a gRPC client that closes it."""
-        held = client.name not in self._judge.served_from and not self._builder_is_mute
+        held = client.name not in self._judge.served_from and not self._truth.some_builder_is_mute()
         if client.ending != "reset" and not (isinstance(client, Builds) and held):
             self._gone_s.pop(client.name, None)
             return
         if now_s > self._gone_s.setdefault(client.name, now_s) + SOON_S:
             self._judge.fail(f"{client} has left, and bkscaler does not notice")
 
-    @property
-    def _builder_is_mute(self) -> bool:
-        """Whether a builder that somebody may have been joined to neither reads nor says anything."""
-        dead = self._truth.unreachable or any(link.harmed for link in self._truth.builder_links())
-        return bool(dead) or any(each.is_frozen for each in self._judge.world.builders.containers.values())
-
     def _judge_told(self, client: Client, outcome: Outcome, now_s: float) -> None:
         """Who gets no builder is told why."""
         since_s = max(self._judge.ended_s[client.peer], client.asked_s)
-        told = outcome in NO_BUILDER and isinstance(client, Builds) and not client.ending
+        told = self._judge.due_words[client.peer] and isinstance(client, Builds) and not client.ending
         if told and not client.complete and now_s > since_s + SOON_S:
             self._judge.fail(f"{client} was not told why it ended as {outcome.value}")
 
@@ -124,9 +119,11 @@ class Promises:
 
     def _judge_held(self, client: Builds, now_s: float) -> None:
         """A held gRPC client breaks off after 20 s without a word, and when its PING is not answered."""
-        if self._truth.unheard(client) and self._builder_is_mute:
+        if self._truth.unheard(client) and self._truth.some_builder_is_mute():
             return
-        limit_s = SOON_S + max(self._settings.hold_after_s, DIAL_TIMEOUT_S + GREETING_TIMEOUT_S)
+        limit_s = SOON_S + self._settings.hold_after_s
+        if client.spoke_s is None or self._judge.dialled_s >= client.spoke_s - SOON_S:
+            limit_s = max(limit_s, SOON_S + TRY_S)
         if client.spoke_s is not None and not client.heard and now_s > client.spoke_s + limit_s:
             self._judge.fail(f"{client} has heard nothing for {now_s - client.spoke_s:.0f} s")
         if client.pinged_s is not None and now_s > client.pinged_s + limit_s:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from urllib.parse import unquote
 
+from bkscaler.durations import format_duration
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import NO_BUILDER, Outcome
 from bkscaler.simulation.clients import Builds, Client, Garbage
@@ -18,6 +20,12 @@ JUST_NOW_S = 1.0
 """How long it may take until the end of a connection to a builder is told of."""
 MISSING_FOR_S = 10.0
 """How long after a set, or a right, was missing clients may be told so."""
+
+KNOWN_FOR_S, POD_KNOWN_FOR_S = 18.0, 12.0
+"""After how long bkscaler must know that the API server does not answer, and what keeps a pod from coming."""
+API = "the Kubernetes API"
+IN_BACKOFF_S = 40.0
+"""How long after trouble with the API server requests may go without an answer."""
 
 
 def unexplained_outcome(judge: Any, client: Client, outcome: Outcome) -> str:
@@ -33,9 +41,17 @@ def unexplained_outcome(judge: Any, client: Client, outcome: Outcome) -> str:
 
 
 def wrong_numbers(judge: Any, client: Client, outcome: Outcome, told: dict[str, Any]) -> str:
-    """Judge what the log says of a connection that has ended well."""
+    """Judge what the log says of a connection that has ended."""
     if outcome is Outcome.BUILDER_REFUSED and not told["failed_dials"]:
         return "no dial has failed"
+    wrong = _wrong_reason(judge, client, outcome, told["reason"]) if outcome in NO_BUILDER else ""
+    if wrong or outcome is Outcome.OVER_LIMIT:
+        return wrong
+    return _wrong_times(judge, client, told) or _wrong_bytes(judge, client, outcome, told)
+
+
+def _wrong_bytes(judge: Any, client: Client, outcome: Outcome, told: dict[str, Any]) -> str:
+    """Compare the bytes in the log with those of a client that has got everything."""
     harmed = any(end.link.harmed for end in judge.served_from.get(client.name, []))
     if client.kind != "plain" or outcome is not Outcome.COMPLETED or client.ending != "finished" or harmed:
         return ""
@@ -44,12 +60,65 @@ def wrong_numbers(judge: Any, client: Client, outcome: Outcome, told: dict[str, 
     return ""
 
 
+def _wrong_reason(judge: Any, client: Client, outcome: Outcome, reason: str) -> str:
+    """
+    Compare the reason in the log with what is so. (Nothing is told of endless conflicts, of a request that
+    gets no answer, and of a dial that is not over.)
+    """
+    truth = judge.truth
+    tries = truth.some_builder_is_mute() or truth.now_s < truth.lost_dial_s + POD_KNOWN_FOR_S
+    if not reason and not tries and truth.api_trouble_s + IN_BACKOFF_S < client.asked_s:
+        return "no reason is logged"
+    if API in reason and truth.api_trouble_s + IN_BACKOFF_S < truth.now_s:
+        return f"{reason!r} is logged, and that is over"
+    if outcome is Outcome.NOT_READY_IN_TIME and (known := _known_reason(judge)) not in reason:
+        return f"{reason!r} is logged, and the reason is {known}"
+    return ""
+
+
+def _known_reason(judge: Any) -> str:
+    """Say why no builder comes, in a word that must be told; ``""`` when that is not so sure."""
+    truth = judge.truth
+    if truth.now_s > truth.answered_s + KNOWN_FOR_S:
+        return API
+    return "pod buildkitd-0" if truth.now_s > truth.hopeful_s + POD_KNOWN_FOR_S else ""
+
+
+def _wrong_times(judge: Any, client: Client, told: dict[str, Any]) -> str:
+    """Compare the times in the log with when connections were made."""
+    link, _ = judge.accepted[client.peer]
+    waited_s, joined_s, began_s = told["waited_s"], told["joined_s"], judge.linked_s[link]
+    logged_s, lasted_s = waited_s + (joined_s or 0.0), judge.truth.now_s - began_s
+    if abs(logged_s - lasted_s) > ROUNDING_S:
+        return f"{logged_s:.3f} s are logged, and it has lasted for {lasted_s:.3f} s"
+    ends = judge.served_from.get(client.name)
+    if ends and (joined_s is None or began_s + waited_s < judge.linked_s[ends[0].link] - ROUNDING_S):
+        return "it was joined later than is logged"
+    return ""
+
+
+def due_words(judge: Any, client: Client, outcome: Outcome, told: dict[str, Any]) -> frozenset[str]:
+    """Say what a client that gets no builder is to be told; any of these."""
+    reason = told["reason"].strip() or "the reason is not known"
+    if outcome in {Outcome.NOT_READY_IN_TIME, Outcome.BUILDER_REFUSED}:
+        waited_s = round(judge.truth.now_s - client.asked_s)
+        about = (format_duration(max(0, waited_s + more_s)) for more_s in (-1, 0, 1))
+        return frozenset(f"buildkitd not ready after {waited}: {reason}" for waited in about)
+    if outcome is Outcome.CANNOT_WAKE:
+        return frozenset({f"buildkitd not ready: {reason}"})
+    if outcome is Outcome.SHUTTING_DOWN and told["joined_s"] is None:
+        return frozenset({"buildkitd not ready: bkscaler is shutting down"})
+    return frozenset()
+
+
 def unexplained_end(judge: Any, client: Client) -> str:
     """Judge an end as the client sees it: a build is never cut for no reason, and nothing of it is lost."""
-    if judge.outcomes.get(client.peer) in NO_BUILDER and not client.ending and not _was_told(client):
-        link = client.transport.link
+    link, due = client.transport.link, judge.due_words.get(client.peer)
+    if due and not client.ending and not _was_told(client):
         unknown = link.server.read_bytes < len(PREFACE if isinstance(client, Builds) else b"GET ")
         return "" if link.harmed or unknown else f"{client} was turned away without a word"
+    if due and not link.harmed and (wrong := [words for words in _words_to(client) if words not in due]):
+        return f"{client} was told {wrong[0]!r}"
     ends = judge.served_from.get(client.name, [])
     harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]
     if not ends or harmed or judge.outcomes.get(client.peer) is Outcome.SHUTTING_DOWN:
@@ -66,6 +135,14 @@ def _was_told(client: Client) -> bool:
     if isinstance(client, Garbage):
         return not client.words.startswith(b"GET ") or client.received.startswith(b"HTTP/1.1 503 ")
     return client.complete if isinstance(client, Builds) else True
+
+
+def _words_to(client: Client) -> list[str]:
+    """List what a client was told in place of being served."""
+    if isinstance(client, Builds):
+        return [unquote(words) for words in client.refusals]
+    text = client.received if isinstance(client, Garbage) else b""
+    return [text.partition(b"\r\n\r\n")[2].decode().strip()] if text.startswith(b"HTTP/1.1 503 ") else []
 
 
 def _gone(judge: Any, client: Client) -> bool:
@@ -87,7 +164,7 @@ def _client_lost(judge: Any, client: Client) -> str:
 
 def _left_while_held(judge: Any, client: Client) -> str:
     link, _ = judge.accepted[client.peer]
-    lasted_s = judge.truth.now_s - judge.accepted_s[link]
+    lasted_s = judge.truth.now_s - judge.linked_s[link]
     if not link.server.read_bytes and lasted_s < judge.world.settings.probe_grace_s - ROUNDING_S:
         return "it was a probe"
     if client.kind == "plain" and client.ending == "finished" and not link.harmed:

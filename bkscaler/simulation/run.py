@@ -10,7 +10,7 @@ from signal import SIGTERM
 
 from twisted.logger import globalLogPublisher
 
-from bkscaler.simulation.bounds import CALM_S, SLEEP_LATE_S, Bounds
+from bkscaler.simulation.bounds import SLEEP, Bounds
 from bkscaler.simulation.judge import Judge
 from bkscaler.simulation.plan import Plan, Step, make_plan
 from bkscaler.simulation.world import World
@@ -80,7 +80,7 @@ class Run:
         world.mend_everything()
         world.everybody_leaves()
         settings = world.settings
-        late_s = CALM_S if self.judge.truth.calm else SLEEP_LATE_S
+        late_s = SLEEP.calm if self.judge.truth.calm else SLEEP.api
         late_s += settings.drain_timeout_s + settings.idle_timeout_s + LEAVING_S
         self._until(clock.rightNow + late_s, self._at_rest)
         if not self.judge.failures and not self._at_rest():

@@ -17,6 +17,8 @@ from bkscaler.simulation.serving import Manner
 
 SPOKEN_S = 0.07
 """Until then a client has spoken that is not far away, and its words have arrived."""
+MUTE = frozenset({Manner.LOSES, Manner.SWALLOWS, Manner.FREEZES})
+"""Manners of builders whose silence has to be waited out."""
 
 
 class Truth:
@@ -27,13 +29,17 @@ class Truth:
     :ivar trouble_s: when something last went wrong that may delay things, by the acts' own account.
     :ivar api_trouble_s: the same with what is between bkscaler and the API server.
     :ivar refused_s: when bkscaler was last refused by the API server, as its token or its rights were.
+    :ivar answered_s: when the API server did last more than refuse everything.
+    :ivar hopeful_s: when the pods could last come up, as far as bkscaler can know.
+    :ivar lost_dial_s: when something was last dialled from where no answer comes.
     :ivar hand: who is changing the cluster now: ``bkscaler``, or somebody else.
     :ivar calm: whether nothing has ever gone wrong.
     """
 
     def __init__(self, world: Any) -> None:
         self.hand = "bkscaler"
-        self.trouble_s = self.api_trouble_s = self.refused_s = -math.inf
+        self.trouble_s = self.api_trouble_s = self.refused_s = self.lost_dial_s = -math.inf
+        self.answered_s = self.hopeful_s = 0.0
         self.unreachable: set[str] = set()
         self._world = world
         world.builders.in_use = self._is_in_use
@@ -85,9 +91,9 @@ class Truth:
 
     def _fate(self, ip: str) -> Fate:
         """Say what becomes of a dial."""
-        if ip in self.unreachable:
-            return Fate.LOST
-        fate: Fate = self._world.builders.fate(ip)
+        fate: Fate = Fate.LOST if ip in self.unreachable else self._world.builders.fate(ip)
+        if fate is Fate.LOST:
+            self.lost_dial_s = self.now_s
         return fate
 
     def process(self) -> Process | None:
@@ -114,6 +120,11 @@ class Truth:
             return []
         return [end.link for end in process.ends if isinstance(end.link.server.host, Builder)]
 
+    def some_builder_is_mute(self) -> bool:
+        """Whether a builder that somebody may be joined to, or is about to be, may say nothing for long."""
+        mute = any(each.manner in MUTE for each in self._world.builders.containers.values())
+        return mute or bool(self.unreachable) or any(link.harmed for link in self.builder_links())
+
     def client_of(self, end: End) -> Client:
         """Give the client of bkscaler's end of a connection."""
         client: Client = self._world.clients[end.link.client.host.name]
@@ -128,6 +139,11 @@ class Truth:
         """Whether the API server answers; connections made before may be silent all the same."""
         api = self._world.api
         return bool(api.up and api.trouble == Trouble() and self._world.identity.is_well)
+
+    def api_answers(self) -> bool:
+        """Whether the API server does more than refuse everything."""
+        api = self._world.api
+        return bool(api.up and (api.trouble.code < 500 or api.trouble.only))
 
     def hopeless(self) -> set[str]:
         """Name, by uid, the pods that cannot come as things are: no node fits, or no image is to be had."""

@@ -191,10 +191,12 @@ class World:
             self._troubles.pop(0)()
 
     def everybody_leaves(self) -> None:
-        """Let each client that is still there leave."""
+        """Let each client that is still there leave, and each that is about to connect when it has."""
         self.leaving = True
         for client in self.clients.values():
             client.hang_up()
+            if client.transport is None:
+                client.after(0.0, client.hang_up)
 
     def signal(self, number: int) -> None:
         """Send bkscaler a signal."""

@@ -44,7 +44,7 @@ class RequestsTests(SynchronousTestCase):
             cluster=self.cluster,
             random=lambda: 0.0,
             on_free=lambda: self.told.append("free"),
-            on_checked=lambda: self.told.append("checked"),
+            on_checked=lambda began_s: self.told.append("checked"),
             on_forbidden=self.told.append,
             on_answer=lambda what, error: None,
             on_scaled=lambda decision: None,

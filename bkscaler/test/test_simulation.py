@@ -21,8 +21,8 @@ SEEDS = int(os.environ.get("BKSCALER_SIMULATED_SEEDS", "300"))
 ONCE_FAILED = (758, 50002127)
 """
 Seeds that failed once with the acts that there are now. The first one found that a look before a scale-down
-counted that had begun before somebody came and left. (What older worlds have found in the product has tests of
-its own, and is in :data:`ONCE_DEFECTS`; a change of the acts changes what every seed means.)
+counted that had begun before somebody came and left. (What older worlds have found in the product has tests
+of its own, and is in :data:`ONCE_DEFECTS`; a change of the acts changes what every seed means.)
 """
 ONCE_DEFECTS = {
     "a set that was missing when the API was lost is missing": 17,
@@ -30,6 +30,7 @@ ONCE_DEFECTS = {
     "after half a preface what was ready is dialled": 55,
     "after a health check what was ready is dialled": 234,
     "a look of another idle time counts": 758,
+    "a scale request that has failed is told of for ever": 0,
 }
 """What was a defect of the product once, as a way to break it, with a seed that finds it out."""
 
