@@ -79,7 +79,7 @@ def _wrong_reason(judge: Any, client: Client, outcome: Outcome, reason: str) -> 
 def _known_reason(judge: Any) -> str:
     """Say why no builder comes, in a word that must be told; ``""`` when that is not so sure."""
     truth = judge.truth
-    if truth.now_s > truth.answered_s + KNOWN_FOR_S:
+    if truth.now_s > truth.answered_s + KNOWN_FOR_S and not truth.api_answers():
         return API
     return "pod buildkitd-0" if truth.now_s > truth.hopeful_s + POD_KNOWN_FOR_S else ""
 

@@ -54,6 +54,7 @@ class ArrivalWhileGoingToSleepTests(ScalerTestCase):
         scaler, cluster = self.build_warm()
         cluster.slow = True
         cluster.clock.advance(IDLE_S)
+        cluster.clock.advance(1)
         Client(scaler, "a").hold.release()
         cluster.clock.advance(IDLE_S)
         cluster.answer_look()
