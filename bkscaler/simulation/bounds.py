@@ -142,7 +142,7 @@ class Bounds:
 
     def _judge_sleep(self, now_s: float) -> None:
         """Without clients, and with an API that answers, the builder is asleep in time."""
-        restless_s = max(self._restless_s, self._truth.trouble_s, self._judge.wanted_s)
+        restless_s = max(self._restless_s, self._truth.trouble_s, self._judge.wanted_s, self._judge.demand_s)
         limit_s = self._settings.idle_timeout_s + self._late_s(SLEEP, restless_s, SLEEP_AFTER_S)
         if self._truth.replicas() > 0 and now_s - restless_s > limit_s:
             self._judge.fail(f"still awake {now_s - restless_s:.0f} s after anybody needed it")
@@ -186,7 +186,7 @@ class Bounds:
             self._judge.fail(f"{client} waits for what cannot come")
         if now_s - max(client.asked_s, self._unmissed_s, self._truth.api_trouble_s + DEAD_FOR_S) > MISSED_S:
             self._judge.fail(f"{client} waits for a set that there is not")
-        since_s = max(client.asked_s, self._unhealthy_s, self._truth.trouble_s)
+        since_s = max(client.asked_s + client.latency_s, self._unhealthy_s, self._truth.trouble_s)
         if now_s - max(since_s, self._up_s) > self._late_s(WAKE, client.asked_s, DEAD_FOR_S):
             self._judge.fail(f"{client} waits, and nothing is woken for it")
         since_s = max(since_s, self._unready_s)

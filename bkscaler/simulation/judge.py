@@ -57,6 +57,7 @@ class Judge:
     :ivar dialled_s: when it last dialled a builder.
     :ivar missing_s: when the StatefulSet was last seen to be missing.
     :ivar left_s: when a client was last connected.
+    :ivar demand_s: when a demand last ended with its client's connection, or with its wait.
     :ivar wanted_s: when one was last that wanted a builder.
     :ivar draining_since_s: when the process was told to end.
     """
@@ -75,7 +76,7 @@ class Judge:
         self.missing_s = self.dialled_s = -math.inf
         self.dials: Counter[str] = Counter()
         self.builder_links: dict[Link, float] = {}
-        self._run_s = self._demand_s = self.wanted_s = self.left_s = 0.0
+        self._run_s = self.demand_s = self.wanted_s = self.left_s = 0.0
         self._changed_s = -math.inf
         self._saw_change = False
         self._condemned_s = math.inf
@@ -125,7 +126,7 @@ class Judge:
         self.outcomes[peer] = outcome
         self.ended_s[peer] = self.truth.now_s
         if outcome not in NO_DEMAND:
-            self._demand_s = self.truth.now_s
+            self.demand_s = self.truth.now_s
         self.due_words[peer] = due_words(self, client, outcome, told)
         wrong = unexplained_outcome(self, client, outcome) or wrong_numbers(self, client, outcome, told)
         if wrong:
@@ -287,7 +288,7 @@ class Judge:
     def _too_early(self) -> tuple[float, list[str]]:
         """Say what speaks against a scale-down that is asked for now, and what time it is."""
         now_s, timeout_s = self.truth.now_s, self.world.settings.idle_timeout_s - ROUNDING_S
-        since_s = max(self._demand_s, self._run_s)
+        since_s = max(self.demand_s, self._run_s)
         reasons = []
         if now_s < since_s + timeout_s:
             reasons.append(f"after {now_s - since_s:.3f} s without demand")

@@ -110,7 +110,8 @@ class Truth:
         """Say when a gRPC client that is still connected has last ended all its calls."""
         clients = map(self.client_of, self.client_ends())
         return max(
-            (client.cancelled_s for client in clients if isinstance(client, Builds)), default=-math.inf
+            (client.cancelled_s + client.latency_s for client in clients if isinstance(client, Builds)),
+            default=-math.inf,
         )
 
     def builder_links(self) -> list[Link]:
