@@ -173,6 +173,7 @@ class Session:
         self._hold: Hold | None = None
         self._relay: Relay | None = None
         self._why = ""
+        self._dialled: Replica | None = None
         start = start or HeadStart(began_s=shared.clock.seconds())
         self._early_hold = start.hold
         self._failed_dials = start.failed_dials
@@ -285,9 +286,11 @@ class Session:
             replica = await ready
             if self.held.kind is Kind.HTTP2_PART:
                 replica = await self._after_preface(hold)
+            self._dialled = replica
             try:
                 return await self._dial(hold, replica)
             except DialFailed as error:
+                self._dialled = None
                 failures += 1
                 self._failed_dials += 1
                 self._why = str(error)
@@ -331,8 +334,10 @@ class Session:
 
     def _expired(self) -> None:
         """Give up at the deadline; a dial that failed tells a builder that is there from one that is not."""
-        refused = bool(self._why)
-        if self._hold is not None and not refused:
+        refused, dialled = bool(self._why), self._dialled
+        if not refused and dialled is not None:
+            self._why = f"pod {dialled.name} ({dialled.ip}): no answer yet"
+        elif not refused and self._hold is not None:
             self._why = self._hold.waiting_for
         self._give_up(Outcome.BUILDER_REFUSED if refused else Outcome.NOT_READY_IN_TIME)
 

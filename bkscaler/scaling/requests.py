@@ -206,7 +206,8 @@ class ScaleRequests:
             raise
         except Exception as error:
             self._on_result(decision, error)
-            self._on_answer(SCALE, None if isinstance(error, Conflict) else error)
+            usual = isinstance(error, Conflict) and not self._conflicts
+            self._on_answer(SCALE, None if usual else error)
             await self._recover(error)
             forbidden = "" if decision.down else self._refusals.believed(error)
         else:

@@ -203,7 +203,8 @@ class Scaler(Service):
             return f"the Kubernetes API: {'; '.join(dict.fromkeys(self._troubles.values()))}"
         if self._observation is None:
             return "the StatefulSet has not been seen yet"
-        return self._observation.waiting_for
+        silent = "the Kubernetes API has not answered yet" if self._requests.sending else ""
+        return self._observation.waiting_for or silent
 
     def drain(self) -> None:
         """From now on never put the builder to sleep: the process is ending, its successor will decide."""

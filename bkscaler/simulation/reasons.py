@@ -44,7 +44,7 @@ def wrong_numbers(judge: Any, client: Client, outcome: Outcome, told: dict[str, 
     """Judge what the log says of a connection that has ended."""
     if outcome is Outcome.BUILDER_REFUSED and not told["failed_dials"]:
         return "no dial has failed"
-    wrong = _wrong_reason(judge, client, outcome, told["reason"]) if outcome in NO_BUILDER else ""
+    wrong = _wrong_reason(judge, outcome, told["reason"]) if outcome in NO_BUILDER else ""
     if wrong or outcome is Outcome.OVER_LIMIT:
         return wrong
     return _wrong_times(judge, client, told) or _wrong_bytes(judge, client, outcome, told)
@@ -60,14 +60,10 @@ def _wrong_bytes(judge: Any, client: Client, outcome: Outcome, told: dict[str, A
     return ""
 
 
-def _wrong_reason(judge: Any, client: Client, outcome: Outcome, reason: str) -> str:
-    """
-    Compare the reason in the log with what is so. (Nothing is told of endless conflicts, of a request that
-    gets no answer, and of a dial that is not over.)
-    """
+def _wrong_reason(judge: Any, outcome: Outcome, reason: str) -> str:
+    """Compare the reason in the log with what is so."""
     truth = judge.truth
-    tries = truth.some_builder_is_mute() or truth.now_s < truth.lost_dial_s + POD_KNOWN_FOR_S
-    if not reason and not tries and truth.api_trouble_s + IN_BACKOFF_S < client.asked_s:
+    if not reason:
         return "no reason is logged"
     if API in reason and truth.api_trouble_s + IN_BACKOFF_S < truth.now_s:
         return f"{reason!r} is logged, and that is over"

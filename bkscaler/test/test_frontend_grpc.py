@@ -260,6 +260,19 @@ class RefusalTests(GrpcCase):
         proxy.settle()
         self.assertEqual(proxy.outcomes, [Outcome.NOT_READY_IN_TIME])
 
+    def test_deadline_during_the_first_dial(self):
+        """A builder that has become ready, and has not answered its first dial by then, is what is told."""
+        proxy, client = self.held(SETTINGS + headers(1), ready_wait_timeout_s=300.0)
+        proxy.after(10)
+        client.send(ACK)
+        proxy.after(289)
+        proxy.leave_open = True
+        proxy.capacity.ready()
+        proxy.after(1)
+        self.assertEqual((proxy.outcomes, len(proxy.dials)), ([Outcome.NOT_READY_IN_TIME], 1))
+        words = "buildkitd not ready after 5m0s: pod buildkitd-0 (127.0.0.2): no answer yet"
+        self.assertEqual(self.message(client), words)
+
     def test_cannot_wake(self):
         """What the cluster says is passed on at once, also before --hold-after."""
         proxy, client = self.held(SETTINGS + headers(1))

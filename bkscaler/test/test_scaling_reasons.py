@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bkscaler.errors import ApiStatus, Forbidden, WakeImpossible
+from bkscaler.errors import ApiStatus, Conflict, Forbidden, WakeImpossible
 from bkscaler.test.scaling_support import IDLE_S, REFUSED, Client, ScalerTestCase, pod
 
 UNSCHEDULABLE = "pod buildkitd-0: 0/3 nodes are available: 3 Insufficient cpu"
@@ -107,6 +107,25 @@ class ReasonTests(ScalerTestCase):
         client = Client(scaler, "a")
         cluster.scales[0].fails(ApiStatus(500, "InternalError", "admission webhook denied it"))
         self.assertIn("admission webhook denied it", client.hold.waiting_for)
+        client.leave()
+
+    def test_conflicts(self):
+        """One conflict is nothing to speak of, as somebody may have changed the set; two in a row are."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        cluster.scales[0].fails(Conflict(409, "Conflict", "the object has been modified"))
+        self.assertNotIn("modified", client.hold.waiting_for)
+        cluster.scales[1].fails(Conflict(409, "Conflict", "the object has been modified"))
+        self.assertIn("the Kubernetes API: 409 Conflict", client.hold.waiting_for)
+        client.leave()
+
+    def test_no_answer(self):
+        """While a scale request has no answer, and nothing else is known, that is what is waited for."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        self.assertEqual(client.hold.waiting_for, "the Kubernetes API has not answered yet")
+        cluster.scales[0].ok()
+        self.assertNotIn("API", client.hold.waiting_for)
         client.leave()
 
     def test_answer_lost(self):
