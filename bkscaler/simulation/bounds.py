@@ -113,7 +113,7 @@ class Bounds:
         """Take note since when things have been as they are."""
         truth, process = self._truth, self._truth.process()
         exists = truth.set_is_well()
-        if truth.stateful_set() is None:
+        if truth.stateful_set() is None or self._judge.world.api.trouble.stale:
             self._judge.missing_s = now_s
         if process is None or process.draining or truth.stateful_set() is not None or not truth.api_is_fine():
             self._unmissed_s = now_s
@@ -142,7 +142,8 @@ class Bounds:
 
     def _judge_sleep(self, now_s: float) -> None:
         """Without clients, and with an API that answers, the builder is asleep in time."""
-        restless_s = max(self._restless_s, self._truth.trouble_s, self._judge.wanted_s, self._judge.demand_s)
+        judge = self._judge
+        restless_s = max(self._restless_s, self._truth.trouble_s, judge.wanted_s, judge.demand_s, judge.run_s)
         limit_s = self._settings.idle_timeout_s + self._late_s(SLEEP, restless_s, SLEEP_AFTER_S)
         if self._truth.replicas() > 0 and now_s - restless_s > limit_s:
             self._judge.fail(f"still awake {now_s - restless_s:.0f} s after anybody needed it")
@@ -195,7 +196,8 @@ class Bounds:
 
     def _judge_aimless(self, end: End, client: Client, now_s: float) -> None:
         """A held client that has cancelled all its calls, and makes no other, is let go some time."""
-        held = client.name not in self._judge.served_from and not self._truth.some_builder_is_mute()
+        unheard = self._truth.unheard(client) or self._truth.some_builder_is_mute()
+        held = client.name not in self._judge.served_from and not unheard
         aimless = isinstance(client, Builds) and client.wants_nothing and client.open
         if not held or not aimless or end.link.harmed:
             self._aimless_s.pop(client.name, None)

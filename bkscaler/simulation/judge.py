@@ -55,8 +55,9 @@ class Judge:
     :ivar builder_links: every connection that bkscaler has made to a builder, with when it ended.
     :ivar dials: how often bkscaler has dialled ``api`` and ``builders`` since they were last counted.
     :ivar dialled_s: when it last dialled a builder.
-    :ivar missing_s: when the StatefulSet was last seen to be missing.
+    :ivar missing_s: when the StatefulSet was last missing, or may have seemed to be.
     :ivar left_s: when a client was last connected.
+    :ivar run_s: when the process was started.
     :ivar demand_s: when a demand last ended with its client's connection, or with its wait.
     :ivar wanted_s: when one was last that wanted a builder.
     :ivar draining_since_s: when the process was told to end.
@@ -76,7 +77,7 @@ class Judge:
         self.missing_s = self.dialled_s = -math.inf
         self.dials: Counter[str] = Counter()
         self.builder_links: dict[Link, float] = {}
-        self._run_s = self.demand_s = self.wanted_s = self.left_s = 0.0
+        self.run_s = self.demand_s = self.wanted_s = self.left_s = 0.0
         self._changed_s = -math.inf
         self._saw_change = False
         self._condemned_s = math.inf
@@ -99,7 +100,7 @@ class Judge:
 
     def started(self) -> None:
         """A process has been started: it knows nothing of the demand before."""
-        self._run_s = self.truth.now_s
+        self.run_s = self.truth.now_s
         self.draining_since_s = math.inf
 
     def process_over(self, process: Process, how: str) -> None:
@@ -171,7 +172,7 @@ class Judge:
     @property
     def _is_well(self) -> bool:
         """Whether bkscaler is in touch with the API server."""
-        run_s, now_s = self._run_s + HEARD_S, self.truth.now_s
+        run_s, now_s = self.run_s + HEARD_S, self.truth.now_s
         return now_s > max(self.truth.api_trouble_s + IN_FLIGHT_LATE_S, run_s)
 
     def _pod_changed(self, change: Change) -> None:
@@ -248,6 +249,7 @@ class Judge:
         self._we_sleep = after == 0 and hand == "bkscaler"
         if hand != "bkscaler":
             self.truth.something_is_wrong()
+            self.truth.hopeful_s = self.truth.now_s
             self._changed_s = self.truth.now_s
             self._saw_change = self._is_well
         elif after not in {0, 1}:
@@ -261,7 +263,8 @@ class Judge:
         """Whether the client at bkscaler's end of a connection may want a builder."""
         client = self.truth.client_of(end)
         joined = client.name in self.served_from
-        cancelled = isinstance(client, Builds) and client.wants_nothing and not joined
+        held = not joined and not self.truth.unheard(client)
+        cancelled = held and isinstance(client, Builds) and client.wants_nothing
         return client.peer not in self.outcomes and not cancelled and self._has_wanted(end)
 
     def _has_wanted(self, end: End) -> bool:
@@ -288,7 +291,7 @@ class Judge:
     def _too_early(self) -> tuple[float, list[str]]:
         """Say what speaks against a scale-down that is asked for now, and what time it is."""
         now_s, timeout_s = self.truth.now_s, self.world.settings.idle_timeout_s - ROUNDING_S
-        since_s = max(self.demand_s, self._run_s)
+        since_s = max(self.demand_s, self.run_s)
         reasons = []
         if now_s < since_s + timeout_s:
             reasons.append(f"after {now_s - since_s:.3f} s without demand")
