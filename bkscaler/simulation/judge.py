@@ -241,6 +241,8 @@ class Judge:
         before = 0 if change.previous is None else change.previous["spec"].get("replicas", 1)
         after = 0 if change.type == "DELETED" else change.object["spec"].get("replicas", 1)
         hand = self.truth.hand
+        if change.type != "MODIFIED":
+            self.missing_s = self.truth.now_s
         condemned = "deletionTimestamp" in change.object["metadata"] and change.type != "DELETED"
         self._condemned_s = min(self._condemned_s, self.truth.now_s) if condemned else math.inf
         if before == after:
