@@ -109,6 +109,31 @@ def silent_watches(world: Any, chance: Random) -> None:
     for link in world.api.links():
         link.fall_silent(None)
     visit_within(world, chance.choice((15.0, 80.0)), Random(f"{chance.random()}"))
+    if chance.random() < 0.3:
+        world.later(60 * chance.random(), lambda: world.visit(somebody_scales, chance))
+
+
+def api_unreachable(world: Any, chance: Random) -> None:
+    """Nothing gets to the server or from it for a while; what is dialled gets no answer."""
+    unreachable, ip = world.judge.truth.unreachable, world.api.ip
+    unreachable.add(ip)
+    for link in world.api.links():
+        link.fall_silent(chance.choice((20.0, 60.0)))
+    _last(world, chance, chance.choice((1.0, 10.0, 40.0)), lambda: unreachable.discard(ip))
+
+
+def undone(world: Any, chance: Random) -> None:
+    """For a while somebody undoes at once what bkscaler has scaled."""
+    seconds, delay_s = chance.choice((2.0, 10.0, 20.0)), chance.choice((0.0, 0.01, 0.5))
+
+    def scaled(replicas: int, link: Link) -> None:
+        world.later(delay_s, lambda: world.by_hand(lambda: world.cluster.set_replicas(1 - replicas)))
+
+    def disarm() -> None:
+        world.api.on_scaled = lambda replicas, link: None
+
+    world.api.on_scaled = scaled
+    until(world, seconds, disarm)
 
 
 def late_watches(world: Any, chance: Random) -> None:
@@ -233,5 +258,5 @@ API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 4, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 4,
     scaling_unanswered: 4, slow_look: 3, scaled_meanwhile: 2, token_renewed: 2,
-    rights_taken: 2, set_replaced_unseen: 1,
+    rights_taken: 2, set_replaced_unseen: 1, api_unreachable: 2, undone: 1,
 }  # fmt: skip

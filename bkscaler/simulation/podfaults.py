@@ -42,8 +42,8 @@ def deaf(world: Any, chance: Random) -> None:
     visit_within(world, seconds, Random(f"{chance.random()}"))
 
 
-def reset_while_stuck(world: Any, chance: Random) -> None:
-    """A client sends more than a builder takes that freezes, and resets its connection."""
+def left_while_stuck(world: Any, chance: Random) -> None:
+    """A client sends more than a builder takes that freezes, and goes in some way."""
     wrong(world)
     client = build_that_stays(world)
     freezes_s = chance.choice((2.0, 8.0))
@@ -56,7 +56,8 @@ def reset_while_stuck(world: Any, chance: Random) -> None:
             client.say(200_000)
 
     world.later(freezes_s, freeze)
-    world.later(freezes_s + 0.5 + 3 * chance.random(), client.reset)
+    ends = chance.choice((client.reset, client.reset, client.finish, client.hang_up, client.vanish))
+    world.later(freezes_s + 0.5 + 3 * chance.random(), ends)
 
 
 def deaf_at_first(world: Any, chance: Random) -> None:
@@ -144,7 +145,7 @@ def unreachable(world: Any, chance: Random) -> None:
 
 
 POD_FAULTS: dict[Act, int] = {
-    crash: 3, not_ready: 2, deaf: 3, reset_while_stuck: 1, deaf_at_first: 3, evict: 3,
+    crash: 3, not_ready: 2, deaf: 3, left_while_stuck: 1, deaf_at_first: 3, evict: 3,
     evicted_when_reached: 1, evicted_in_a_preface: 1, slow_death: 2, slow_birth: 2,
     no_birth: 2, reuse_address: 1, unreachable: 2,
 }  # fmt: skip

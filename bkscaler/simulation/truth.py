@@ -124,7 +124,8 @@ class Truth:
     def some_builder_is_mute(self) -> bool:
         """Whether a builder that somebody may be joined to, or is about to be, may say nothing for long."""
         mute = any(each.manner in MUTE for each in self._world.builders.containers.values())
-        return mute or bool(self.unreachable) or any(link.harmed for link in self.builder_links())
+        unreachable = bool(self.unreachable - {self._world.api.ip})
+        return mute or unreachable or any(link.harmed for link in self.builder_links())
 
     def client_of(self, end: End) -> Client:
         """Give the client of bkscaler's end of a connection."""
@@ -139,12 +140,14 @@ class Truth:
     def api_is_fine(self) -> bool:
         """Whether the API server answers; connections made before may be silent all the same."""
         api = self._world.api
-        return bool(api.up and api.trouble == Trouble() and self._world.identity.is_well)
+        reached = api.up and api.ip not in self.unreachable
+        return bool(reached and api.trouble == Trouble() and self._world.identity.is_well)
 
     def api_answers(self) -> bool:
         """Whether the API server does more than refuse everything."""
         api = self._world.api
-        return bool(api.up and (api.trouble.code < 500 or api.trouble.only))
+        reached = api.up and api.ip not in self.unreachable
+        return bool(reached and (api.trouble.code < 500 or api.trouble.only))
 
     def hopeless(self) -> set[str]:
         """Name, by uid, the pods that cannot come as things are: no node fits, or no image is to be had."""
