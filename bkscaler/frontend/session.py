@@ -45,6 +45,7 @@ LINGER_S = 60.0
 """How long a client that was told why may take to leave; grpc-go takes up to 34 s when it is interrupted."""
 PREFACE_LIMIT_S = 1.0
 """How long a client that has begun an HTTP/2 preface may take to complete it while a builder waits."""
+UNFINISHED = "the client has not finished its HTTP/2 preface"
 REDIAL = Backoff(first_s=0.05, limit_s=1.0)
 """Delays after failed dials: short, as a pod that is ready refuses for a moment at most."""
 
@@ -338,7 +339,8 @@ class Session:
         if not refused and dialled is not None:
             self._why = f"pod {dialled.name} ({dialled.ip}): no answer yet"
         elif not refused and self._hold is not None:
-            self._why = self._hold.waiting_for
+            unfinished = UNFINISHED if self.held.kind is Kind.HTTP2_PART else ""
+            self._why = self._hold.waiting_for or unfinished
         self._give_up(Outcome.BUILDER_REFUSED if refused else Outcome.NOT_READY_IN_TIME)
 
     def _give_up(self, outcome: Outcome) -> None:

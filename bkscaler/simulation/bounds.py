@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from bkscaler.simulation.clients import Builds, Client, Garbage
+from bkscaler.simulation.callers import Builds
+from bkscaler.simulation.clients import Client, Garbage
 from bkscaler.simulation.links import End
 from bkscaler.simulation.names import TTL_S
 from bkscaler.simulation.promises import Promises

@@ -10,10 +10,6 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import h2.config
-import h2.connection
-import h2.events
-import h2.exceptions
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
@@ -24,11 +20,8 @@ from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import DEAD_PEER_S
 from bkscaler.simulation.serving import TAG_BYTES
 
-FAILED_PRECONDITION = b"9"
-"""The gRPC status of a call that gets no builder: others make clients try again, or take it for success."""
 
-
-def _counted(first: int, end: int) -> bytes:
+def counted(first: int, end: int) -> bytes:
     """Write every eighth number, from the first one to before the end, with eight hexadecimal digits each."""
     numbers = range(first, end, 8)
     return struct.pack(f">{len(numbers)}I", *numbers).hex().encode()
@@ -91,8 +84,9 @@ class Client(Protocol):
         address = self.transport.getHost()
         self.peer = f"{address.host}:{address.port}"
         self.asked_s = self._clock.rightNow
-        for end in (self.transport, self.transport.peer):
-            end.latency_s += self.latency_s
+        if self.latency_s:
+            for end in (self.transport, self.transport.peer):
+                end.latency_s += self.latency_s
         for seconds, act in self._later:
             self._clock.callLater(seconds, act)
 
@@ -106,7 +100,7 @@ class Client(Protocol):
             return
         at = len(self.sent)
         data = self.name.encode() if not at else b""
-        data += _counted(at, at + size)
+        data += counted(at, at + size)
         data = data[: max(size, TAG_BYTES - at)]
         self.sent += data
         self.has_spoken = True
@@ -205,131 +199,6 @@ class Garbage(Client):
     def complete(self) -> bool:
         """There is nothing to be complete."""
         return True
-
-
-class Builds(Client):
-    """
-    A gRPC client: several builds, one after another, over one connection.
-
-    :ivar spoke_s: when it began to speak; None before.
-    :ivar pinged_s: when it sent the PING that is not answered yet; None when there is none.
-    :ivar heard: whether anything has come back.
-    :ivar has_cancelled: whether it has reset all its calls at some time.
-    :ivar cancelled_s: when it last did.
-    :ivar answered: how many calls were answered by a builder.
-    :ivar refusals: the words of answers that said that there is no builder.
-    """
-
-    kind = "gRPC"
-
-    def __init__(self, name: str, clock: VirtualTime) -> None:
-        super().__init__(name, clock)
-        self.answered = 0
-        self.has_cancelled = self.heard = False
-        self.cancelled_s = 0.0
-        self.spoke_s: float | None = None
-        self.pinged_s: float | None = None
-        self.refusals: list[str] = []
-        self.calls: dict[int, tuple[bytes, bytearray]] = {}
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-        self._greeted = False
-
-    def say(self, size: int) -> None:
-        """Make a call with a body of so many bytes, at most what the first window holds."""
-        if not self.open or self.ending:
-            return
-        if not self._greeted:
-            self._greeted = True
-            self.spoke_s = self._clock.rightNow
-            self._h2.initiate_connection()
-        if self.has_spoken and not self.calls:
-            self.asked_s = self._clock.rightNow
-        self.has_spoken = True
-        stream = self._h2.get_next_available_stream_id()
-        body = _counted(0, min(size, 16_000))
-        headers = [(":method", "POST"), (":scheme", "http"), (":authority", "buildkitd")]
-        headers += [(":path", "/moby.buildkit.v1.Control/Solve"), ("client", self.name)]
-        self.calls[stream] = (body, bytearray())
-        try:
-            self._h2.send_headers(stream, headers)
-            self._h2.send_data(stream, body, end_stream=True)
-        except h2.exceptions.H2Error:
-            self.calls.pop(stream)
-        self._send()
-
-    @property
-    def wants(self) -> bool:
-        """Whether a call of its waits for an answer."""
-        return super().wants and bool(self.calls)
-
-    @property
-    def wants_nothing(self) -> bool:
-        """Whether it has reset its calls, and has none."""
-        return self.has_cancelled and not self.calls
-
-    def ping(self) -> None:
-        """Ask whether anybody is there."""
-        if self.open and not self.ending and self._greeted:
-            self.pinged_s = self.pinged_s or self._clock.rightNow
-            self._h2.ping(b"\0" * 8)
-            self._send()
-
-    def cancel(self) -> None:
-        """Reset all calls, as Ctrl-C does."""
-        if self.open and not self.ending:
-            for stream in list(self.calls):
-                self._h2.reset_stream(stream, error_code=8)
-            self.calls.clear()
-            self.has_cancelled = True
-            self.cancelled_s = self._clock.rightNow
-            self._send()
-
-    def finish(self) -> None:
-        """An HTTP/2 client closes when it is done."""
-        self.hang_up()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take answers."""
-        self.heard = True
-        try:
-            events = self._h2.receive_data(data)
-        except h2.exceptions.H2Error as error:
-            self.wrong = self.wrong or f"{self}: {error!r}"
-            self.transport.abortConnection()
-            return
-        for event in events:
-            self._heard(event)
-        if self.open and not self.ending:
-            self._send()
-
-    def _heard(self, event: Any) -> None:
-        if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-            headers = dict(event.headers)
-            status = headers.get(b"grpc-status", b"0")
-            if status not in {b"0", FAILED_PRECONDITION}:
-                self.wrong = self.wrong or f"{self} was told status {status.decode()}"
-            if status != b"0" and event.stream_id in self.calls:
-                self.refusals.append(headers.get(b"grpc-message", b"").decode())
-                self.calls.pop(event.stream_id)
-        elif isinstance(event, h2.events.PingAckReceived):
-            self.pinged_s = None
-        elif isinstance(event, h2.events.DataReceived):
-            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            if event.stream_id in self.calls:
-                self.calls[event.stream_id][1].extend(event.data)
-        elif isinstance(event, h2.events.StreamEnded):
-            sent, got = self.calls.pop(event.stream_id, (b"", bytearray()))
-            self.answered += 1
-            if sent != got:
-                self.wrong = self.wrong or f"{self}: call {event.stream_id} came back changed"
-
-    def _send(self) -> None:
-        self.transport.write(self._h2.data_to_send())
-
-    @property
-    def complete(self) -> bool:
-        """Whether every call has been answered."""
-        return not self.calls
 
 
 class Connecting(ClientFactory):

@@ -16,7 +16,8 @@ from bkscaler.observability.outcomes import Outcome
 from bkscaler.sandbox.podstatus import is_ready
 from bkscaler.sandbox.state import Change
 from bkscaler.simulation.builders import Builder
-from bkscaler.simulation.clients import Builds, Client
+from bkscaler.simulation.callers import Builds
+from bkscaler.simulation.clients import Client
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Host
 from bkscaler.simulation.process import Process

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from bkscaler.observability.outcomes import Outcome
-from bkscaler.simulation.clients import Builds, Client
+from bkscaler.simulation.callers import Builds
+from bkscaler.simulation.clients import Client
 from bkscaler.simulation.links import End
 from bkscaler.simulation.process import Process
 from bkscaler.simulation.serving import Manner

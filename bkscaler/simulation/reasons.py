@@ -13,7 +13,8 @@ from urllib.parse import unquote
 from bkscaler.durations import format_duration
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import NO_BUILDER, Outcome
-from bkscaler.simulation.clients import Builds, Client, Garbage
+from bkscaler.simulation.callers import Builds
+from bkscaler.simulation.clients import Client, Garbage
 
 ROUNDING_S = 0.002
 JUST_NOW_S = 1.0

@@ -9,7 +9,8 @@ from typing import Any
 
 from bkscaler.simulation.apiserver import Trouble
 from bkscaler.simulation.builders import Builder
-from bkscaler.simulation.clients import Builds, Client
+from bkscaler.simulation.callers import Builds
+from bkscaler.simulation.clients import Client
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Fate
 from bkscaler.simulation.process import Process

@@ -7,7 +7,8 @@ from typing import Any
 
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.simulation.acts import Act
-from bkscaler.simulation.clients import Builds, Client, Garbage
+from bkscaler.simulation.callers import Builds
+from bkscaler.simulation.clients import Client, Garbage
 
 GARBAGE = (
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",

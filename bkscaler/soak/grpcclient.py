@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from bkscaler.simulation.clients import Builds
+from bkscaler.simulation.callers import Builds
 from bkscaler.soak.clients import Later
 from bkscaler.soak.errands import Ending, Errand
 from bkscaler.soak.views import View

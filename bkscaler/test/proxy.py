@@ -65,7 +65,10 @@ class _Hold:
     def __init__(self, capacity: HeldCapacity, name: str) -> None:
         self.capacity = capacity
         self.name = name
-        self.waiting_for = capacity.waiting_for
+
+    @property
+    def waiting_for(self) -> str:
+        return self.capacity.waiting_for
 
     def when_ready(self) -> Deferred[Replica]:
         return self.capacity.wait()

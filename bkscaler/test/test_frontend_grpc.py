@@ -113,6 +113,17 @@ class HoldTests(GrpcCase):
         proxy.after(PREFACE_LIMIT_S)
         self.assertEqual(bytes(proxy.builders[0].received), PREFACE[:3])
 
+    def test_half_a_preface_at_the_deadline(self):
+        """When the deadline comes while the rest of a preface is waited for, that is the reason."""
+        proxy = self.proxy(ready_wait_timeout_s=5.0)
+        proxy.client().send(PREFACE[:3])
+        proxy.after(4.5)
+        proxy.capacity.waiting_for = ""
+        proxy.capacity.ready()
+        proxy.after(0.6)
+        self.assertEqual(proxy.outcomes, [Outcome.NOT_READY_IN_TIME])
+        self.assertEqual(proxy.heard.ends[0].why, "the client has not finished its HTTP/2 preface")
+
     def test_half_a_preface_and_no_builder_any_more(self):
         """A builder that is gone when the rest of a preface has been waited for is not dialled."""
         proxy = self.proxy()
