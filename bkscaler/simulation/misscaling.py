@@ -62,6 +62,9 @@ SCALING: Ways = {
     "a look of another idle time counts": (
         line("scaling.service:Scaler._sleep_if_idle", "idle_since_s <= looked_s", "True"),
     ),
+    "endless conflicts are no reason": (
+        line("scaling.requests:ScaleRequests._send", "None if usual else error", "None"),
+    ),
     "replicas are given away while a scale-down is on its way": (
         line(
             "scaling.service:Scaler.ready_now",

@@ -109,6 +109,9 @@ FRONTEND: Ways = {
             "Outcome.NOT_READY_IN_TIME if refused else Outcome.BUILDER_REFUSED",
         ),
     ),
+    "a dial without an answer is no reason": (
+        line("frontend.session:Session._expired", "if not refused and dialled is not None:", "if False:"),
+    ),
     "clients are not told why": (
         line("frontend.session:Session._end", "self.held.dismiss(self._words())", "self.held.dismiss()"),
     ),
