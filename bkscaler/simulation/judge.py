@@ -1,9 +1,10 @@
 """
 What must hold in every world. Looks from outside: at the network, the cluster, the log.
 
-This module judges each thing in the moment in which it happens: a dial, a scale request that takes effect, a
-read, a line of the log, the end of a connection. That nothing takes too long is for
-:mod:`bkscaler.simulation.bounds`, and whether an end has a reason for :mod:`bkscaler.simulation.reasons`.
+This module judges each thing in the moment in which it happens: a read, a line of the log, the end of a
+connection; :mod:`~bkscaler.simulation.scalings` does so with each change of the replicas, and
+:mod:`~bkscaler.simulation.dialling` with each dial. That nothing takes too long is for
+:mod:`~bkscaler.simulation.bounds`, and whether an end has a reason for :mod:`~bkscaler.simulation.reasons`.
 """
 
 from __future__ import annotations
@@ -13,26 +14,21 @@ from collections import Counter
 from typing import Any
 
 from bkscaler.observability.outcomes import Outcome
-from bkscaler.sandbox.podstatus import is_ready
-from bkscaler.sandbox.state import Change
 from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.callers import Builds
 from bkscaler.simulation.clients import Client
+from bkscaler.simulation.dialling import HEARD_S, Dialling
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Host
 from bkscaler.simulation.process import Process
 from bkscaler.simulation.reasons import due_words, unexplained_end, unexplained_outcome, wrong_numbers
-from bkscaler.simulation.truth import Truth, going
+from bkscaler.simulation.scalings import IN_FLIGHT_LATE_S, Scalings
+from bkscaler.simulation.truth import Truth
 
 HELD_BYTES = 2 * 16 * 1024
 """What may be held of a client that speaks no HTTP/2."""
 HELD_HTTP2_BYTES = 65_535 + 65_536 + 64 * 1024
 """The same of one that does: its DATA, its other frames, and one read."""
-IN_FLIGHT_S, IN_FLIGHT_LATE_S = 1.0, 40.0
-"""How long after a client has left a request made for it may take effect, when all is well with
-the API server, and otherwise."""
-HEARD_S = 1.0
-"""How long it may take until bkscaler has heard of a change."""
 JOINING_S = 0.5
 """How long after it has taken its calls back a client may be joined: it may not have been heard of."""
 ROUNDING_S = 0.002
@@ -79,20 +75,12 @@ class Judge:
         self.dials: Counter[str] = Counter()
         self.builder_links: dict[Link, float] = {}
         self.run_s = self.demand_s = self.wanted_s = self.left_s = 0.0
-        self._changed_s = -math.inf
-        self._saw_change = False
-        self._condemned_s = math.inf
-        self._unready_s: dict[str, float] = {}
-        self._sent_away: set[str] = set()
-        self._told_going: set[str] = set()
-        self._uids: dict[str, str] = {}
-        self._we_sleep = False
         network = world.network
         network.on_dial, network.on_link, network.on_end = self._dialled, self._linked, self._link_ended
-        world.api.asking.on_fault, world.api.on_asked = self.fail, self._too_early
+        world.api.asking.on_fault = self.fail
         world.builders.on_served = self._served
-        world.cluster.state.subscribe("statefulsets", self._set_changed)
-        world.cluster.state.subscribe("pods", self._pod_changed)
+        scalings = Scalings(self)
+        self._dialling = Dialling(self, scalings)
 
     def fail(self, words: str) -> None:
         """Take note that something did not hold."""
@@ -135,54 +123,22 @@ class Judge:
             self.fail(f"{client} ended as {outcome.value}, but {wrong}")
 
     def _dialled(self, host: Host, ip: str) -> None:
-        """
-        No client is given a pod that bkscaler knows to be going, or that it has sent away. (Where DNS, which
-        may be late, says which pod it is, only that none is while bkscaler has scaled to 0.)
-        """
+        """Count what bkscaler dials, and judge what it does of builders."""
         if not isinstance(host, Process):
             return
-        if ip != self.world.api.ip:
-            self.dialled_s = self.truth.now_s
-        self.dials["api" if ip == self.world.api.ip else "builders"] += 1
         if ip == self.world.api.ip:
+            self.dials["api"] += 1
             return
+        self.dialled_s = self.truth.now_s
+        self.dials["builders"] += 1
         self.world.say(f"{host.name} dials {ip}")
-        if self._we_sleep:
-            self.fail(f"{ip} is dialled, although bkscaler has scaled to 0")
-        if self.world.settings.target_address == "dns":
-            return
-        here = [pod["metadata"] for pod in self.truth.pods() if pod["status"].get("podIP") == ip]
-        for meta in here:
-            gone = meta["uid"] in self._told_going or meta["uid"] in self._sent_away
-            if gone and "deletionTimestamp" in meta:
-                self.fail(f"pod {meta['uid']} is dialled, which is going")
-        if self._is_well and (why := self._unfit(here)):
-            self.fail(f"{ip} is dialled, {why}")
-        uid = self._uids.get(ip, "")
-        if not here and (uid in self._told_going or uid in self._sent_away):
-            self.fail(f"{ip} is dialled, whose pod {uid} is gone")
-
-    def _unfit(self, pods: list[dict[str, Any]]) -> str:
-        """Say what bkscaler should have known of a pod that it dials."""
-        before_s = self.truth.now_s - HEARD_S
-        asks = self.world.settings.readiness != "pod"
-        if not asks and any(self._unready_s.get(meta["uid"], math.inf) < before_s for meta in pods):
-            return "whose pod is not Ready"
-        return "whose set is being deleted" if self._condemned_s < before_s else ""
+        self._dialling.dialled(ip)
 
     @property
-    def _is_well(self) -> bool:
+    def is_well(self) -> bool:
         """Whether bkscaler is in touch with the API server."""
         run_s, now_s = self.run_s + HEARD_S, self.truth.now_s
         return now_s > max(self.truth.api_trouble_s + IN_FLIGHT_LATE_S, run_s)
-
-    def _pod_changed(self, change: Change) -> None:
-        """Take note since when a pod has not been Ready."""
-        uid = change.object["metadata"]["uid"]
-        if is_ready(change.object):
-            self._unready_s.pop(uid, None)
-        else:
-            self._unready_s.setdefault(uid, self.truth.now_s)
 
     def _linked(self, link: Link) -> None:
         """Follow what concerns bkscaler."""
@@ -197,11 +153,11 @@ class Judge:
                 self.fail(f"{there.name} accepts {client}, although it was told to end")
             link.server.on_data = lambda data: self._read(link, client)
         elif isinstance(here, Process) and isinstance(there, Builder):
-            self._uids[there.ip] = there.uid
+            self._dialling.connected(link, there)
             self.builder_links[link] = math.inf
             self.linked_s[link] = self.truth.now_s
         elif isinstance(here, Process):
-            link.client.on_data = lambda data: self._told_going.update(going(data))
+            link.client.on_data = self._dialling.told
 
     def _link_ended(self, link: Link, end: End) -> None:
         if end is link.server and isinstance(end.host, Process):
@@ -237,31 +193,6 @@ class Judge:
         if wrong:
             self.fail(wrong)
 
-    def _set_changed(self, change: Change) -> None:
-        """Judge a scale request in the moment in which it takes effect."""
-        before = 0 if change.previous is None else change.previous["spec"].get("replicas", 1)
-        after = 0 if change.type == "DELETED" else change.object["spec"].get("replicas", 1)
-        hand = self.truth.hand
-        if change.type != "MODIFIED":
-            self.missing_s = self.truth.now_s
-        condemned = "deletionTimestamp" in change.object["metadata"] and change.type != "DELETED"
-        self._condemned_s = min(self._condemned_s, self.truth.now_s) if condemned else math.inf
-        if before == after:
-            return
-        self.world.say(f"replicas {before} -> {after} by {hand}")
-        self._we_sleep = after == 0 and hand == "bkscaler"
-        if hand != "bkscaler":
-            self.truth.something_is_wrong()
-            self.truth.hopeful_s = self.truth.now_s
-            self._changed_s = self.truth.now_s
-            self._saw_change = self._is_well
-        elif after not in {0, 1}:
-            self.fail(f"scaled to {after}")
-        elif after < before:
-            self._scaled_down()
-        elif not any(map(self.wants, self.truth.client_ends())):
-            self._scaled_up_for_nobody()
-
     def wants(self, end: End) -> bool:
         """Whether the client at bkscaler's end of a connection may want a builder."""
         client = self.truth.client_of(end)
@@ -274,43 +205,3 @@ class Judge:
         """Whether a client has spoken, or been there for longer than a health check."""
         grace_s = self.world.settings.probe_grace_s - ROUNDING_S
         return end.read_bytes > 0 or self.truth.now_s >= self.linked_s[end.link] + grace_s
-
-    def _scaled_down(self) -> None:
-        """
-        Nobody is joined when bkscaler takes the builder away, and it was idle for as long as was asked; it
-        has looked since then. One that is draining leaves the builder to its successor.
-        """
-        for link in self.truth.builder_links():
-            self.fail(f"scaled down while {link} was open")
-        asked_s, reasons = self.world.api.facts
-        for why in reasons:
-            self.fail(f"scaled down {why}")
-        if asked_s <= self._changed_s:
-            self.fail("scaled down, although somebody else has scaled meanwhile")
-        if self.truth.now_s > self.draining_since_s + self._in_flight_s:
-            self.fail("scaled down while draining")
-        self._sent_away |= {pod["metadata"]["uid"] for pod in self.truth.pods()}
-
-    def _too_early(self) -> tuple[float, list[str]]:
-        """Say what speaks against a scale-down that is asked for now, and what time it is."""
-        now_s, timeout_s = self.truth.now_s, self.world.settings.idle_timeout_s - ROUNDING_S
-        since_s = max(self.demand_s, self.run_s)
-        reasons = []
-        if now_s < since_s + timeout_s:
-            reasons.append(f"after {now_s - since_s:.3f} s without demand")
-        if self._is_well and self._saw_change and now_s < self._changed_s + timeout_s:
-            reasons.append(f"{now_s - self._changed_s:.3f} s after somebody else has scaled")
-        if self.world.api.read_s < since_s + timeout_s:
-            reasons.append("without a look")
-        return now_s, reasons
-
-    def _scaled_up_for_nobody(self) -> None:
-        """A request for a client that has left may still be on its way, but not for long."""
-        late_s = self.truth.now_s - max(self.wanted_s, self.truth.cancelled_s())
-        if late_s > self._in_flight_s:
-            self.fail(f"scaled up {late_s:.3f} s after the last client had left")
-
-    @property
-    def _in_flight_s(self) -> float:
-        """How long after its reason a request may take effect."""
-        return IN_FLIGHT_S if self._is_well else IN_FLIGHT_LATE_S

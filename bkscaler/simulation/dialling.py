@@ -1,0 +1,84 @@
+"""
+What must hold when a builder is dialled: it is none that bkscaler has sent away, or knows not to be fit.
+
+Imported by :mod:`bkscaler.simulation.judge`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bkscaler.sandbox.podstatus import is_ready
+from bkscaler.sandbox.state import Change
+from bkscaler.simulation.builders import Builder
+from bkscaler.simulation.links import Link
+from bkscaler.simulation.scalings import Scalings
+from bkscaler.simulation.truth import going
+
+HEARD_S = 1.0
+"""How long it may take until bkscaler has heard of a change."""
+
+
+class Dialling:
+    """
+    Judges each dial of a builder.
+
+    :param judge: whom failures are told, and who knows the world.
+    :param scalings: knows whom bkscaler has sent away.
+    """
+
+    def __init__(self, judge: Any, scalings: Scalings) -> None:
+        self._judge = judge
+        self._scalings = scalings
+        self._truth = judge.truth
+        self._unready_s: dict[str, float] = {}
+        self._told_going: set[str] = set()
+        self._uids: dict[str, str] = {}
+        judge.world.cluster.state.subscribe("pods", self._pod_changed)
+
+    def told(self, data: bytes) -> None:
+        """Take note of what the API server has told bkscaler."""
+        self._told_going.update(going(data))
+
+    def connected(self, link: Link, builder: Builder) -> None:
+        """Take note whose address it is."""
+        self._uids[builder.ip] = builder.uid
+
+    def dialled(self, ip: str) -> None:
+        """
+        No client is given a pod that bkscaler knows to be going, or that it has sent away. (Where DNS, which
+        may be late, says which pod it is, only that none is while bkscaler has scaled to 0.)
+        """
+        if self._scalings.we_sleep:
+            self._judge.fail(f"{ip} is dialled, although bkscaler has scaled to 0")
+        if self._judge.world.settings.target_address == "dns":
+            return
+        here = [pod["metadata"] for pod in self._truth.pods() if pod["status"].get("podIP") == ip]
+        for meta in here:
+            if self._is_known_to_go(meta["uid"]) and "deletionTimestamp" in meta:
+                self._judge.fail(f"pod {meta['uid']} is dialled, which is going")
+        if self._judge.is_well and (why := self._unfit(here)):
+            self._judge.fail(f"{ip} is dialled, {why}")
+        uid = self._uids.get(ip, "")
+        if not here and self._is_known_to_go(uid):
+            self._judge.fail(f"{ip} is dialled, whose pod {uid} is gone")
+
+    def _is_known_to_go(self, uid: str) -> bool:
+        return uid in self._told_going or uid in self._scalings.sent_away
+
+    def _unfit(self, pods: list[dict[str, Any]]) -> str:
+        """Say what bkscaler should have known of a pod that it dials."""
+        before_s = self._truth.now_s - HEARD_S
+        asks = self._judge.world.settings.readiness != "pod"
+        if not asks and any(self._unready_s.get(meta["uid"], math.inf) < before_s for meta in pods):
+            return "whose pod is not Ready"
+        return "whose set is being deleted" if self._scalings.condemned_s < before_s else ""
+
+    def _pod_changed(self, change: Change) -> None:
+        """Take note since when a pod has not been Ready."""
+        uid = change.object["metadata"]["uid"]
+        if is_ready(change.object):
+            self._unready_s.pop(uid, None)
+        else:
+            self._unready_s.setdefault(uid, self._truth.now_s)
