@@ -359,6 +359,7 @@ class Session:
                 self._timers.cancel(timer)
             over_s = self._shared.clock.seconds() + LINGER_S
             self._timers.keep("linger", over_s, lambda: self._give_up(Outcome.CANCELLED_WHILE_HELD))
+            self._timers.keep("engage", self._began_s + self._shared.hold_after_s, self.held.engage)
             return
         if self.outcome is None:
             self.outcome = Outcome.INTERNAL_ERROR if isinstance(result, Failure) else result

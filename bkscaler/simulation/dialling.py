@@ -39,7 +39,8 @@ class Dialling:
 
     def told(self, data: bytes) -> None:
         """Take note of what the API server has told bkscaler."""
-        self._told_going.update(going(data))
+        if not data.startswith(b"HTTP/1.1 5"):
+            self._told_going.update(going(data))
 
     def connected(self, link: Link, builder: Builder) -> None:
         """Take note whose address it is."""

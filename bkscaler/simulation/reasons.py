@@ -113,7 +113,9 @@ def unexplained_end(judge: Any, client: Client) -> str:
     link, due = client.transport.link, judge.due_words.get(client.peer)
     if due and not client.ending and not _was_told(client):
         unknown = link.server.read_bytes < len(PREFACE if isinstance(client, Builds) else b"GET ")
-        return "" if link.harmed or unknown else f"{client} was turned away without a word"
+        _, acceptor = judge.accepted[client.peer]
+        overtaken = client.latency_s and acceptor.draining  # by the end of the process
+        return "" if link.harmed or unknown or overtaken else f"{client} was turned away without a word"
     if due and not link.harmed and (wrong := [words for words in _words_to(client) if words not in due]):
         return f"{client} was told {wrong[0]!r}"
     ends = judge.served_from.get(client.name, [])

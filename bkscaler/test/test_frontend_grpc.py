@@ -420,6 +420,21 @@ class CancelTests(GrpcCase):
         proxy.after(30)
         self.assertIn("after 30s", answered(bytes(client.received))[3][1]["grpc-message"])
 
+    def test_cancelled_during_the_first_dial(self):
+        """Who wants nothing any more, and stays, is told that a server is there, too, whatever came first."""
+        proxy = self.proxy()
+        proxy.leave_open = True
+        proxy.capacity.ready()
+        client = proxy.client()
+        client.send(PREFACE + SETTINGS + headers(1))
+        proxy.settle()
+        self.assertEqual(len(proxy.dials), 1)
+        client.send(reset(1))
+        proxy.after(9.9)
+        self.assertEqual(bytes(client.received), b"")
+        proxy.after(0.2)
+        self.assertEqual(bytes(client.received), SERVER_SETTINGS)
+
     def test_no_other_call(self):
         """A client that has reset all its calls, and stays, is closed after a minute."""
         proxy, client = self.held(SETTINGS + headers(1) + reset(1))
