@@ -53,6 +53,7 @@ class Judge:
     :ivar dials: how often bkscaler has dialled ``api`` and ``builders`` since they were last counted.
     :ivar dialled_s: when it last dialled a builder.
     :ivar missing_s: when the StatefulSet was last missing, or may have seemed to be.
+    :ivar deleted_s: when it was last deleted.
     :ivar left_s: when a client was last connected.
     :ivar run_s: when the process was started.
     :ivar demand_s: when a demand last ended with its client's connection, or with its wait.
@@ -71,7 +72,7 @@ class Judge:
         self.linked_s: dict[Link, float] = {}
         self.served_from: dict[str, list[End]] = {}
         self.draining_since_s = math.inf
-        self.missing_s = self.dialled_s = -math.inf
+        self.missing_s = self.deleted_s = self.dialled_s = -math.inf
         self.dials: Counter[str] = Counter()
         self.builder_links: dict[Link, float] = {}
         self.run_s = self.demand_s = self.wanted_s = self.left_s = 0.0

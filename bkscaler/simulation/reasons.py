@@ -24,7 +24,9 @@ MISSING_FOR_S = 10.0
 
 KNOWN_FOR_S, POD_KNOWN_FOR_S = 18.0, 12.0
 """After how long bkscaler must know that the API server does not answer, and what keeps a pod from coming."""
-API = "the Kubernetes API"
+API, MISSING = "the Kubernetes API", "there is no StatefulSet"
+MISSING_GRACE_S = 5.0
+"""How long a set must be missing until clients are told: whoever replaces it deletes it for a moment."""
 IN_BACKOFF_S = 40.0
 """How long after trouble with the API server requests may go without an answer."""
 
@@ -68,6 +70,9 @@ def _wrong_reason(judge: Any, outcome: Outcome, reason: str) -> str:
         return "no reason is logged"
     if API in reason and truth.api_trouble_s + IN_BACKOFF_S < truth.now_s:
         return f"{reason!r} is logged, and that is over"
+    gone_for_s = truth.now_s - judge.deleted_s
+    if MISSING in reason and judge.is_well and gone_for_s < MISSING_GRACE_S - ROUNDING_S:
+        return f"{reason!r} is logged {gone_for_s:.3f} s after it was deleted"
     if outcome is Outcome.NOT_READY_IN_TIME and (known := _known_reason(judge)) not in reason:
         return f"{reason!r} is logged, and the reason is {known}"
     return ""

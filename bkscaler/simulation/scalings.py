@@ -45,6 +45,8 @@ class Scalings:
         hand = self._truth.hand
         if change.type != "MODIFIED":
             self._judge.missing_s = self._truth.now_s
+        if change.type == "DELETED":
+            self._judge.deleted_s = self._truth.now_s
         condemned = "deletionTimestamp" in change.object["metadata"] and change.type != "DELETED"
         self.condemned_s = min(self.condemned_s, self._truth.now_s) if condemned else math.inf
         if before == after:
