@@ -123,17 +123,18 @@ def api_unreachable(world: Any, chance: Random) -> None:
 
 
 def undone(world: Any, chance: Random) -> None:
-    """For a while somebody undoes at once what bkscaler has scaled."""
+    """For a while somebody undoes at once what bkscaler has scaled, which makes it try less and less often."""
     seconds, delay_s = chance.choice((2.0, 10.0, 20.0)), chance.choice((0.0, 0.01, 0.5))
 
     def scaled(replicas: int, link: Link) -> None:
+        wrong(world, "api")
         world.later(delay_s, lambda: world.by_hand(lambda: world.cluster.set_replicas(1 - replicas)))
 
     def disarm() -> None:
         world.api.on_scaled = lambda replicas, link: None
 
     world.api.on_scaled = scaled
-    until(world, seconds, disarm)
+    until(world, seconds, disarm, "api")
 
 
 def late_watches(world: Any, chance: Random) -> None:
