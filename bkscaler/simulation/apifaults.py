@@ -123,7 +123,7 @@ def api_unreachable(world: Any, chance: Random) -> None:
 
 
 def undone(world: Any, chance: Random) -> None:
-    """For a while somebody undoes at once what bkscaler has scaled, which makes it try less and less often."""
+    """For a while somebody undoes at once what bkscaler has scaled, which makes it try less often."""
     seconds, delay_s = chance.choice((2.0, 10.0, 20.0)), chance.choice((0.0, 0.01, 0.5))
 
     def scaled(replicas: int, link: Link) -> None:
