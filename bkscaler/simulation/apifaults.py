@@ -10,7 +10,7 @@ from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.identity import TAKEN
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.others import somebody_scales
-from bkscaler.simulation.visitors import visit_within
+from bkscaler.simulation.visitors import brief, visit_within
 
 
 def _last(world: Any, chance: Random, seconds: float, over: Callable[[], Any]) -> None:
@@ -164,8 +164,9 @@ def slow_look(world: Any, chance: Random) -> None:
         disarm()
         world.api.trouble.slow_s = seconds
         until(world, seconds, world.api.recover, "api")
-        if later.random() < 0.3:
-            world.later(seconds * later.random(), lambda: world.visit(somebody_scales, later))
+        who = later.choice((somebody_scales, brief, None))
+        if who is not None:
+            world.later(seconds * later.random() ** 2, lambda: world.visit(who, later))
         else:
             visit_within(world, seconds, later)
 

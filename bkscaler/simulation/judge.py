@@ -137,7 +137,7 @@ class Judge:
 
     @property
     def is_well(self) -> bool:
-        """Whether bkscaler is in touch with the API server, and not by a connection that has died unnoticed."""
+        """Whether bkscaler is in touch with the API server, and by no connection that has died unnoticed."""
         if any(link.silent and link.client.connected for link in self.world.api.links()):
             return False
         run_s, now_s = self.run_s + HEARD_S, self.truth.now_s

@@ -86,6 +86,12 @@ def grpc_builds(world: Any, chance: Random) -> None:
     )
 
 
+def brief(world: Any, chance: Random) -> None:
+    """A build that is over in a moment."""
+    client = build_that_stays(world)
+    client.after(0.05, client.finish)
+
+
 def visit_within(world: Any, seconds: float, chance: Random) -> None:
     """Let clients come while there is trouble, perhaps, for so many seconds."""
     for _ in range(chance.randint(0, 2)):
