@@ -155,15 +155,20 @@ def forget_history(world: Any, chance: Random) -> None:
 
 
 def slow_look(world: Any, chance: Random) -> None:
-    """The next time that bkscaler looks before sleep it has to wait, and somebody comes, or scales."""
+    """The next look before sleep is carried out, or answered, late, and somebody comes, or scales."""
     seconds, later = chance.choice((0.3, 2.0, 8.0)), Random(f"{chance.random()}")
+    late = chance.random() < 0.5
 
-    def read() -> None:
+    def read(link: Link) -> None:
         if world.judge.truth.client_ends() or not world.judge.truth.replicas():
             return
         disarm()
-        world.api.trouble.slow_s = seconds
-        until(world, seconds, world.api.recover, "api")
+        if late:
+            link.client.latency_s = seconds
+            wrong(world, "api")
+        else:
+            world.api.trouble.slow_s = seconds
+            until(world, seconds, world.api.recover, "api")
         who = later.choice((somebody_scales, brief, None))
         if who is not None:
             world.later(seconds * later.random() ** 2, lambda: world.visit(who, later))
@@ -171,7 +176,7 @@ def slow_look(world: Any, chance: Random) -> None:
             visit_within(world, seconds, later)
 
     def disarm() -> None:
-        world.api.on_read = lambda: None
+        world.api.on_read = lambda link: None
 
     world.api.on_read = read
     world.trouble_until(1000.0, disarm)

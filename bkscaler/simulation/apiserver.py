@@ -63,8 +63,8 @@ class ApiServer:
     :ivar trouble: what is wrong with it now.
     :ivar log: told each request with what is done about it.
     :ivar requests: how many have come.
-    :ivar read_s: when it last answered a read.
-    :ivar on_read: told that a read of the StatefulSet has come.
+    :ivar read_s: when it last answered a read of the StatefulSet.
+    :ivar on_read: told the connection of each read of the StatefulSet that has come.
     :ivar on_asked: says how things stand when a scale request comes.
     :ivar on_scale: told that a scale request has come, before it is looked at.
     :ivar facts: what it has said of the request that is being carried out.
@@ -77,7 +77,7 @@ class ApiServer:
     def __init__(self, network: Network, ip: str, cluster: Cluster, random: Random) -> None:
         self.trouble = Trouble()
         self.log: Callable[[str], None] = lambda line: None
-        self.on_read: Callable[[], None] = lambda: None
+        self.on_read: Callable[[Link], None] = lambda link: None
         self.on_asked: Callable[[], Any] = lambda: None
         self.on_scale: Callable[[], None] = lambda: None
         self.facts: Any = None
@@ -154,8 +154,8 @@ class ApiServer:
     def serve(self, request: Any) -> None:
         """Look at a request, later if the server is slow."""
         self.requests += 1
-        if b"/statefulsets?" in request.uri and b"watch=" not in request.uri:
-            self.on_read()
+        if _reads_set(request):
+            self.on_read(request.channel.transport.link)
         if request.path.endswith(b"/scale"):
             request.facts = self.on_asked()
             self.on_scale()
@@ -186,7 +186,7 @@ class ApiServer:
 
     def _answer(self, request: Any, what: str, trouble: Trouble, link: Link) -> None:
         old = self._old_lists.get(request.uri) if trouble.stale and request.method == b"GET" else None
-        if request.method == b"GET" and b"watch=" not in request.uri:
+        if _reads_set(request):
             self.read_s = self._network.clock.rightNow
         if old is not None:
             self.log(f"{what}: stale")
@@ -245,6 +245,10 @@ class ApiServer:
         """End every watch with an ERROR line."""
         for stream in list(self._cluster.root.watches._streams):
             stream.fail(ApiFailure(code, "Expired" if code == 410 else "InternalError", "too old"))
+
+
+def _reads_set(request: Any) -> bool:
+    return b"/statefulsets?" in request.uri and b"watch=" not in request.uri
 
 
 class _Gate(Resource):
