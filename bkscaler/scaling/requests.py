@@ -134,6 +134,11 @@ class ScaleRequests:
         same = self._last is not None and self._last.replicas == decision.replicas
         return not (same and (self._paused or self._checking is not None))
 
+    @property
+    def undone(self) -> bool:
+        """Whether what was asked for last had been asked for a moment before, and was undone by somebody."""
+        return self._repeats > 0
+
     def start(self, decision: ScaleTo) -> None:
         """Send a decision; a check under way is of no more interest. Only while :meth:`free_for` it."""
         self._begin(decision)

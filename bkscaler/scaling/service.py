@@ -203,8 +203,11 @@ class Scaler(Service):
             return f"the Kubernetes API: {'; '.join(dict.fromkeys(self._troubles.values()))}"
         if self._observation is None:
             return "the StatefulSet has not been seen yet"
-        silent = "the Kubernetes API has not answered yet" if self._requests.sending else ""
-        return self._observation.waiting_for or silent
+        if self._observation.waiting_for:
+            return self._observation.waiting_for
+        if self._requests.undone and not self._observation.replicas:
+            return "something else scales the StatefulSet back to 0 each time"
+        return "the Kubernetes API has not answered yet" if self._requests.sending else ""
 
     def drain(self) -> None:
         """From now on never put the builder to sleep: the process is ending, its successor will decide."""

@@ -164,14 +164,14 @@ def slow_look(world: Any, chance: Random) -> None:
             return
         disarm()
         if late:
-            link.client.latency_s = seconds
+            link.client.latency_s = 8.0
             wrong(world, "api")
         else:
             world.api.trouble.slow_s = seconds
             until(world, seconds, world.api.recover, "api")
-        who = later.choice((somebody_scales, brief, None))
+        who = later.choice((somebody_scales, brief, brief, None))
         if who is not None:
-            world.later(seconds * later.random() ** 2, lambda: world.visit(who, later))
+            world.later(0.5 * later.random(), lambda: world.visit(who, later))
         else:
             visit_within(world, seconds, later)
 

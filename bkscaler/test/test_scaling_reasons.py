@@ -119,6 +119,19 @@ class ReasonTests(ScalerTestCase):
         self.assertIn("the Kubernetes API: 409 Conflict", client.hold.waiting_for)
         client.leave()
 
+    def test_undone(self):
+        """That somebody else scales to 0 again and again is what is waited for."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        for _ in range(2):
+            cluster.scales[-1].ok()
+            cluster.show(replicas=0)
+            cluster.clock.advance(1)
+        self.assertEqual(client.hold.waiting_for, "something else scales the StatefulSet back to 0 each time")
+        cluster.show(replicas=1)
+        self.assertNotIn("scales", client.hold.waiting_for)
+        client.leave()
+
     def test_no_answer(self):
         """While a scale request has no answer, and nothing else is known, that is what is waited for."""
         scaler, cluster = self.build()
