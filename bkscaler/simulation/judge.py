@@ -116,7 +116,7 @@ class Judge:
             return
         self.outcomes[peer] = outcome
         self.ended_s[peer] = self.truth.now_s
-        if outcome not in NO_DEMAND:
+        if outcome not in NO_DEMAND and not self._has_cancelled(client):
             self.demand_s = self.truth.now_s
         self.due_words[peer] = due_words(self, client, outcome, told)
         wrong = unexplained_outcome(self, client, outcome) or wrong_numbers(self, client, outcome, told)
@@ -199,10 +199,12 @@ class Judge:
     def wants(self, end: End) -> bool:
         """Whether the client at bkscaler's end of a connection may want a builder."""
         client = self.truth.client_of(end)
-        joined = client.name in self.served_from
-        held = not joined and not self.truth.unheard(client)
-        cancelled = held and isinstance(client, Builds) and client.wants_nothing
-        return client.peer not in self.outcomes and not cancelled and self._has_wanted(end)
+        return client.peer not in self.outcomes and not self._has_cancelled(client) and self._has_wanted(end)
+
+    def _has_cancelled(self, client: Client) -> bool:
+        """Whether a client is held that has taken all its calls back."""
+        held = client.name not in self.served_from and not self.truth.unheard(client)
+        return held and isinstance(client, Builds) and client.wants_nothing
 
     def _has_wanted(self, end: End) -> bool:
         """Whether a client has spoken, or been there for longer than a health check."""

@@ -71,7 +71,8 @@ def _wrong_reason(judge: Any, outcome: Outcome, reason: str) -> str:
     if API in reason and truth.api_trouble_s + IN_BACKOFF_S < truth.now_s:
         return f"{reason!r} is logged, and that is over"
     gone_for_s = truth.now_s - judge.deleted_s
-    if MISSING in reason and judge.is_well and gone_for_s < MISSING_GRACE_S - ROUNDING_S:
+    missing = outcome is Outcome.CANNOT_WAKE and MISSING in reason and judge.is_well
+    if missing and gone_for_s < MISSING_GRACE_S - ROUNDING_S:
         return f"{reason!r} is logged {gone_for_s:.3f} s after it was deleted"
     if outcome is Outcome.NOT_READY_IN_TIME and (known := _known_reason(judge)) not in reason:
         return f"{reason!r} is logged, and the reason is {known}"
