@@ -4,7 +4,8 @@ What must hold in every world. Looks from outside: at the network, the cluster, 
 This module judges each thing in the moment in which it happens: a read, a line of the log, the end of a
 connection; :mod:`~bkscaler.simulation.scalings` does so with each change of the replicas, and
 :mod:`~bkscaler.simulation.dialling` with each dial. That nothing takes too long is for
-:mod:`~bkscaler.simulation.bounds`, and whether an end has a reason for :mod:`~bkscaler.simulation.reasons`.
+:mod:`~bkscaler.simulation.bounds`, whether an end has a reason for :mod:`~bkscaler.simulation.reasons`, and
+whether it is logged as it was for :mod:`~bkscaler.simulation.records`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from bkscaler.simulation.dialling import HEARD_S, Dialling
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Host
 from bkscaler.simulation.process import Process
-from bkscaler.simulation.reasons import due_words, unexplained_end, unexplained_outcome, wrong_numbers
+from bkscaler.simulation.reasons import unexplained_end, unexplained_outcome
+from bkscaler.simulation.records import due_words, wrong_record
 from bkscaler.simulation.scalings import IN_FLIGHT_LATE_S, Scalings
 from bkscaler.simulation.truth import Truth
 
@@ -119,7 +121,7 @@ class Judge:
         if outcome not in NO_DEMAND and not self._has_cancelled(client):
             self.demand_s = self.truth.now_s
         self.due_words[peer] = due_words(self, client, outcome, told)
-        wrong = unexplained_outcome(self, client, outcome) or wrong_numbers(self, client, outcome, told)
+        wrong = unexplained_outcome(self, client, outcome) or wrong_record(self, client, outcome, told)
         if wrong:
             self.fail(f"{client} ended as {outcome.value}, but {wrong}")
 

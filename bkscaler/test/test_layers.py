@@ -36,7 +36,7 @@ ROWS = """
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
 9  simulation.clock|links|identity|names <- simulation.network|calls <- simulation.serving
       <- simulation.builders|process|asking <- simulation.clients|apiserver <- simulation.callers
-      <- simulation.truth|world <- simulation.reasons|promises <- simulation.bounds|scalings
+      <- simulation.truth|world <- simulation.reasons|records|promises <- simulation.bounds|scalings
       <- simulation.dialling <- simulation.judge
 10 simulation.acts|breaking <- simulation.visitors|misscaling|misserving <- simulation.podfaults|others
       <- simulation.apifaults <- simulation.plan <- simulation.run|thrift <- simulation.mutants|__main__
