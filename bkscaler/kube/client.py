@@ -51,9 +51,10 @@ REQUEST_TIMEOUT_S = 15.0
 """For a request from connecting to the last byte: a healthy server needs milliseconds, a busy one seconds."""
 CONNECT_TIMEOUT_S = 10.0
 """Below :data:`REQUEST_TIMEOUT_S`, so that a server out of reach is known not to have been asked."""
-IDLE_CONNECTION_S = 30
-"""How long an unused connection is kept: shorter than the idle limit of common load balancers (60 s), since
-a PATCH on a connection that was closed meanwhile fails without telling whether it took effect."""
+IDLE_CONNECTION_S = 5
+"""How long an unused connection is kept: for the requests that follow on each other, not for the next wake. A
+connection may die meanwhile without a word, as load balancers forget idle ones, and a PATCH on a dead one
+takes :data:`REQUEST_TIMEOUT_S` to fail, without telling whether it took effect."""
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 

@@ -2,7 +2,8 @@
 
 from OpenSSL import SSL
 from twisted.internet import error as net
-from twisted.internet.defer import CancelledError, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import (
@@ -16,9 +17,9 @@ from zope.interface import implementer
 
 from bkscaler import __version__, errors
 from bkscaler.kube import client as client_module
-from bkscaler.kube.auth import ClusterAccess, ExecPlugin, NoCredentials
+from bkscaler.kube.auth import ClusterAccess, ExecPlugin, NoCredentials, StaticToken
 from bkscaler.kube.client import MERGE_PATCH, ApiClient, path_to
-from bkscaler.test.test_kube_support import Api, ChangingToken, status
+from bkscaler.test.test_kube_support import Api, ChangingToken, Connection, Outcome, status
 
 
 class RequestTests(SynchronousTestCase):
@@ -242,6 +243,20 @@ class RequestTests(SynchronousTestCase):
         closed = self.api.client.close()
         self.api.clock.advance(0)
         self.successResultOf(closed)
+        self.assertFalse(connection.open)
+
+    def test_not_kept_for_long(self):
+        """A connection that is not used is closed soon: it may die without a word, and a wake with it."""
+        clock = MemoryReactorClock()
+        access = ClusterAccess(server="http://192.0.2.1:8001", ca_pem=None, credentials=StaticToken("sesame"))
+        client = ApiClient.over_network(access=access, reactor=clock)
+        outcome = Outcome(Deferred.fromCoroutine(client.request("GET", "/version")))
+        connection = Connection(clock, clock.tcpClients.pop(0)[2])
+        connection.answer(200, {})
+        self.assertTrue(outcome.done)
+        clock.advance(4)
+        self.assertTrue(connection.open)
+        clock.advance(1)
         self.assertFalse(connection.open)
 
     def kept(self):
