@@ -279,6 +279,7 @@ class Session:
         """Connect to a builder that is ready, however many dials it takes; give its leg and first words."""
         failures = 0
         while True:
+            self._dialled = None
             ready = hold.when_ready()
             if not ready.called:
                 self._why = ""
@@ -291,7 +292,6 @@ class Session:
             try:
                 return await self._dial(hold, replica)
             except DialFailed as error:
-                self._dialled = None
                 failures += 1
                 self._failed_dials += 1
                 self._why = str(error)

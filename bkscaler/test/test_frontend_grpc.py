@@ -435,6 +435,22 @@ class CancelTests(GrpcCase):
         proxy.after(0.2)
         self.assertEqual(bytes(client.received), SERVER_SETTINGS)
 
+    def test_another_call_after_a_dial(self):
+        """A dial that ended with the calls it was for is not what the next one waits for."""
+        proxy = self.proxy(ready_wait_timeout_s=30.0)
+        proxy.leave_open = True
+        proxy.capacity.ready()
+        client = proxy.client()
+        client.send(PREFACE + SETTINGS + headers(1))
+        proxy.settle()
+        client.send(reset(1))
+        proxy.after(20)
+        proxy.capacity.replica = None
+        client.send(ACK + headers(3))
+        proxy.after(30)
+        self.assertEqual(proxy.outcomes, [Outcome.NOT_READY_IN_TIME])
+        self.assertIn("pulling image", answered(bytes(client.received))[3][1]["grpc-message"])
+
     def test_no_other_call(self):
         """A client that has reset all its calls, and stays, is closed after a minute."""
         proxy, client = self.held(SETTINGS + headers(1) + reset(1))
