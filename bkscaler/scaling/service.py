@@ -199,15 +199,17 @@ class Scaler(Service):
     @property
     def waiting_for(self) -> str:
         """Why there is no replica yet, one line; ``""`` when nothing is known to say."""
+        silent = "the Kubernetes API has not answered yet" if self._requests.sending else ""
+        return self._known_reason() or silent
+
+    def _known_reason(self) -> str:
         if self._troubles:
             return f"the Kubernetes API: {'; '.join(dict.fromkeys(self._troubles.values()))}"
         if self._observation is None:
             return "the StatefulSet has not been seen yet"
-        if self._observation.waiting_for:
-            return self._observation.waiting_for
         if self._requests.undone and not self._observation.replicas:
             return "something else scales the StatefulSet back to 0 each time"
-        return "the Kubernetes API has not answered yet" if self._requests.sending else ""
+        return self._observation.waiting_for
 
     def drain(self) -> None:
         """From now on never put the builder to sleep: the process is ending, its successor will decide."""
@@ -226,7 +228,7 @@ class Scaler(Service):
             sleeps_at_s=sleeps_at_s if math.isfinite(sleeps_at_s) else None,
             observation=self._observation,
             wanted=self._limits.wanted(self._needs()),
-            waiting_for=self.waiting_for,
+            waiting_for=self._known_reason(),
         )
 
     def startService(self) -> None:

@@ -180,7 +180,7 @@ class Bounds:
         self._judge_aimless(end, client, now_s)
         if served or not client.wants or end.link.harmed or isinstance(client, Garbage):
             return
-        if self._truth.unheard(client) and any(link.harmed for link in self._truth.builder_links()):
+        if self._truth.unheard(client) and self._truth.some_builder_is_mute():
             return  # it may have been joined before it spoke, to somebody who does not answer any more
         if now_s - client.asked_s > self._settings.ready_wait_timeout_s + END_LATE_S:
             self._judge.fail(f"{client} has waited for {now_s - client.asked_s:.0f} s and was not told")

@@ -447,6 +447,7 @@ class CancelTests(GrpcCase):
         proxy.after(20)
         proxy.capacity.replica = None
         client.send(ACK + headers(3))
+        proxy.settle()
         proxy.after(30)
         self.assertEqual(proxy.outcomes, [Outcome.NOT_READY_IN_TIME])
         self.assertIn("pulling image", answered(bytes(client.received))[3][1]["grpc-message"])

@@ -137,6 +137,7 @@ class ReasonTests(ScalerTestCase):
         scaler, cluster = self.build()
         client = Client(scaler, "a")
         self.assertEqual(client.hold.waiting_for, "the Kubernetes API has not answered yet")
+        self.assertEqual(scaler.snapshot().waiting_for, "")
         cluster.scales[0].ok()
         self.assertNotIn("API", client.hold.waiting_for)
         client.leave()
