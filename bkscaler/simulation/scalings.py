@@ -53,6 +53,8 @@ class Scalings:
             return
         self._world.say(f"replicas {before} -> {after} by {hand}")
         self.we_sleep = after == 0 and hand == "bkscaler"
+        if after > before:
+            self._spare_who_stays()
         if hand != "bkscaler":
             self._truth.something_is_wrong()
             self._truth.hopeful_s = self._changed_s = self._truth.now_s
@@ -63,6 +65,11 @@ class Scalings:
             self._scaled_down()
         elif not any(map(self._judge.wants, self._truth.client_ends())):
             self._scaled_up_for_nobody()
+
+    def _spare_who_stays(self) -> None:
+        """A pod that was not told to end, before the replicas rose again, goes on."""
+        pods = [pod["metadata"] for pod in self._truth.pods()]
+        self.sent_away -= {meta["uid"] for meta in pods if "deletionTimestamp" not in meta}
 
     def _scaled_down(self) -> None:
         """

@@ -165,7 +165,11 @@ class Truth:
         for pod in sorted(self.pods(), key=lambda pod: str(pod["metadata"]["name"])):
             meta = pod["metadata"]
             found: Builder | None = self._world.builders.containers.get(meta["name"])
-            if found is None or found.uid != meta["uid"] or "deletionTimestamp" in meta:
+            if "deletionTimestamp" in meta:
+                continue
+            if found is None or found.uid != meta["uid"]:
+                if asks:
+                    return None
                 continue
             if found.ports or asks:
                 serves = found.ports and found.manner is Manner.SERVES and found.ip not in self.unreachable
