@@ -160,6 +160,10 @@ class ScaleRequests:
         self._checking = token = object()
         self._spawn(self._check(token))
 
+    def lapsed(self) -> None:
+        """Forget what has failed: nothing is left to be asked for. A wait that has begun goes on."""
+        self._failures = self._conflicts = 0
+
     def refresh(self) -> None:
         """
         Read the cluster anew, unless such a read is on its way or the server wants to be left alone; a

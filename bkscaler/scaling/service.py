@@ -329,7 +329,8 @@ class Scaler(Service):
         """Start what was decided, and keep the timers that the state calls for."""
         decision = self._decide()
         if not isinstance(decision, ScaleTo):
-            self._troubles.pop(SCALE, None)  # whatever has failed, nothing is left to be asked for
+            self._requests.lapsed()
+            self._troubles.pop(SCALE, None)  # nor is there anything to be told of it
         if isinstance(decision, ScaleTo) and self._requests.free_for(decision):
             (self._requests.check if decision.down else self._requests.start)(decision)
         idle_s = decision.at_s if isinstance(decision, WaitUntil) else math.inf

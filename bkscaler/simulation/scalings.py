@@ -102,7 +102,8 @@ class Scalings:
 
     def _scaled_up_for_nobody(self) -> None:
         """A request for a client that has left may still be on its way, but not for long."""
-        late_s = self._truth.now_s - max(self._judge.wanted_s, self._truth.cancelled_s())
+        wanted_s = max(self._judge.wanted_s, self._judge.demand_s, self._truth.cancelled_s())
+        late_s = self._truth.now_s - wanted_s
         if late_s > self._in_flight_s:
             self._judge.fail(f"scaled up {late_s:.3f} s after the last client had left")
 

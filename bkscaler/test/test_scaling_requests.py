@@ -122,6 +122,15 @@ class RequestsTests(SynchronousTestCase):
         self.assertEqual(self.free_for(), (False, True))
         self.clock.advance(5.0)
 
+    def test_lapsed(self):
+        """What has failed is forgotten when nothing is left to ask for: a first conflict needs no wait."""
+        self.refuse(Conflict(409, "Conflict", ""))
+        self.refuse(Conflict(409, "Conflict", ""))
+        self.clock.advance(5.0)
+        self.requests.lapsed()
+        self.refuse(Conflict(409, "Conflict", ""))
+        self.assertEqual(self.free_for(), (True, True))
+
     def test_check(self):
         """A check that succeeds is told; one that fails makes the next one wait."""
         self.requests.check(SLEEP)
