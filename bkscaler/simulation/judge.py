@@ -204,9 +204,10 @@ class Judge:
         return client.peer not in self.outcomes and not self._has_cancelled(client) and self._has_wanted(end)
 
     def _has_cancelled(self, client: Client) -> bool:
-        """Whether a client is held that has taken all its calls back."""
-        held = client.name not in self.served_from and not self.truth.unheard(client)
-        return held and isinstance(client, Builds) and client.wants_nothing
+        """Whether a client is held that has taken all its calls back, and was heard to."""
+        if not isinstance(client, Builds) or client.transport.link.harmed or self.truth.unheard(client):
+            return False
+        return client.wants_nothing and client.name not in self.served_from
 
     def _has_wanted(self, end: End) -> bool:
         """Whether a client has spoken, or been there for longer than a health check."""
