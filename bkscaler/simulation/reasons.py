@@ -137,7 +137,8 @@ def _too_late(judge: Any, client: Client) -> str:
 def _cannot_wake(judge: Any, client: Client) -> str:
     settings, now_s = judge.world.settings, judge.truth.now_s
     amiss_s = max(judge.truth.refused_s, judge.missing_s)
-    if now_s < amiss_s + MISSING_FOR_S or math.isfinite(judge.draining_since_s):
+    stale = judge.world.api.trouble.stale  # the set may have been missing when what it tells was so
+    if now_s < amiss_s + MISSING_FOR_S or stale or math.isfinite(judge.draining_since_s):
         return ""
     waited_s = now_s - client.asked_s
     if math.isfinite(settings.give_up_after_s) and waited_s >= settings.give_up_after_s - ROUNDING_S:
