@@ -19,17 +19,9 @@ from bkscaler.simulation.run import Run, run_seed
 
 SEEDS = int(os.environ.get("BKSCALER_SIMULATED_SEEDS", "300"))
 ONCE_FAILED = (
-    73008148,
-    73011465,
-    80012027,
-    90010853,
-    100003772,
-    100005286,
-    100029244,
-    100046698,
-    100048223,
-    100062710,
-)
+    73008148, 73011465, 80012027, 90010853, 100003772, 100005286, 100029244,
+    100046698, 100048223, 100062710,
+)  # fmt: skip
 """
 Seeds that failed once with the acts that there are now: a change of the acts changes what every seed means.
 What older worlds have found in the product has tests of its own, and is in :data:`ONCE_DEFECTS`.
