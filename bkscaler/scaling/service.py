@@ -331,7 +331,7 @@ class Scaler(Service):
         if not isinstance(decision, ScaleTo):
             self._requests.lapsed()
             self._troubles.pop(SCALE, None)  # nor is there anything to be told of it
-        if isinstance(decision, ScaleTo) and self._requests.free_for(decision):
+        elif self._requests.free_for(decision):
             (self._requests.check if decision.down else self._requests.start)(decision)
         idle_s = decision.at_s if isinstance(decision, WaitUntil) else math.inf
         self._timers.keep("idle", idle_s, self._review)
