@@ -56,8 +56,8 @@ LINGER_S = 60.0
 """How long a client that was told why, or wants nothing any more, may stay."""
 DEAD_FOR_S = 35.0
 """
-How long trouble with the API server that is over may still delay what is asked of it: a connection that has died
-unnoticed takes its time, and so does the wait after it.
+How long trouble with the API server that is over may still delay what is asked of it: a connection that has
+died unnoticed takes its time, and so does the wait after it.
 """
 MISSED_S = 12.0
 """After how long whoever waits is told that there is no StatefulSet."""
