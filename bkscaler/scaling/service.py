@@ -330,7 +330,8 @@ class Scaler(Service):
         decision = self._decide()
         if not isinstance(decision, ScaleTo):
             self._requests.lapsed()
-            self._troubles.pop(SCALE, None)  # nor is there anything to be told of it
+            if not self._requests.sending:  # otherwise it may be what the next client waits for
+                self._troubles.pop(SCALE, None)
         elif self._requests.free_for(decision):
             (self._requests.check if decision.down else self._requests.start)(decision)
         idle_s = decision.at_s if isinstance(decision, WaitUntil) else math.inf

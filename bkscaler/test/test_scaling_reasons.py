@@ -151,6 +151,23 @@ class ReasonTests(ScalerTestCase):
         self.assertEqual(client.hold.waiting_for, UNSCHEDULABLE)
         client.leave()
 
+    def test_failed_for_somebody_before(self):
+        """A request that failed for a client that has left is what the next one waits for, until the next try."""
+        scaler, cluster = self.build()
+        first = Client(scaler, "a")
+        cluster.trouble = ApiStatus(503, "ServiceUnavailable", "oh no")
+        cluster.scales[0].fails(cluster.trouble)
+        first.leave()
+        second = Client(scaler, "b")
+        cluster.trouble = None
+        cluster.clock.advance(0.2)
+        self.assertEqual(len(cluster.scales), 1)
+        self.assertEqual(second.hold.waiting_for, "the Kubernetes API: 503 ServiceUnavailable: oh no")
+        cluster.clock.advance(0.2)
+        cluster.scales[1].ok()
+        self.assertNotIn("API", second.hold.waiting_for)
+        second.leave()
+
     def test_sleep_refused(self):
         """That the builder could not be put to sleep is no reason to wait for it."""
         scaler, cluster = self.build(replicas=1)
