@@ -96,6 +96,7 @@ class Bounds:
         self._looked_s = now_s
         self._judge_loops()
         self._note(now_s)
+        self._judge.knowing.look()
         self._judge_sleep(now_s)
         self._promises.look(now_s)
         for end in self._truth.client_ends():

@@ -19,6 +19,7 @@ from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.callers import Builds
 from bkscaler.simulation.clients import Client
 from bkscaler.simulation.dialling import HEARD_S, Dialling
+from bkscaler.simulation.knowing import Knowing
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Host
 from bkscaler.simulation.process import Process
@@ -84,6 +85,7 @@ class Judge:
         world.builders.on_served = self._served
         scalings = Scalings(self)
         self._dialling = Dialling(self, scalings)
+        self.knowing = Knowing(self)
 
     def fail(self, words: str) -> None:
         """Take note that something did not hold."""
@@ -162,7 +164,12 @@ class Judge:
             self.builder_links[link] = math.inf
             self.linked_s[link] = self.truth.now_s
         elif isinstance(here, Process):
-            link.client.on_data = self._dialling.told
+            link.client.on_data = lambda data: self._told(here, data)
+
+    def _told(self, process: Process, data: bytes) -> None:
+        """Take note of what the API server tells."""
+        self._dialling.told(data)
+        self.knowing.told(process, data)
 
     def _link_ended(self, link: Link, end: End) -> None:
         if end is link.server and isinstance(end.host, Process):

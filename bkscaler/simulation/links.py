@@ -111,8 +111,7 @@ class End(FlowTransport):
             kept = self.link.cut_after_bytes
             data = bytes(self.arrived[:kept])
             if data and self.connected and not self.aborting:
-                self.read_bytes += len(data)
-                self.protocol.dataReceived(data)
+                self.deliver(data)
             self.link.cut()
             return
         super()._read()
