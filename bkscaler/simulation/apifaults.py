@@ -6,11 +6,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from bkscaler.sandbox.pods import FailureMode
 from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.identity import TAKEN
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.others import somebody_scales
-from bkscaler.simulation.visitors import brief, visit_within
+from bkscaler.simulation.visitors import brief, grpc_build_that_stays, visit_within
 
 
 def _last(world: Any, chance: Random, seconds: float, over: Callable[[], Any]) -> None:
@@ -187,7 +188,7 @@ def scaling_unanswered(world: Any, chance: Random) -> None:
     seconds, how = chance.choice((0.3, 2.0, 8.0)), chance.choice((_die, _be_cut_off, _be_late, _be_spoilt))
     down, later = chance.random() < 0.8, Random(f"{chance.random()}")
 
-    world.api.spoil_down = how is _be_spoilt
+    world.api.spoil_scaling = how is _be_spoilt
 
     def scaled(replicas: int, link: Link) -> None:
         if down and replicas:
@@ -197,11 +198,32 @@ def scaling_unanswered(world: Any, chance: Random) -> None:
         visit_within(world, seconds, later)
 
     def disarm() -> None:
-        world.api.spoil_down = False
+        world.api.spoil_scaling = False
         world.api.on_scaled = lambda replicas, link: None
 
     world.api.on_scaled = scaled
     world.trouble_until(1000.0, disarm)
+
+
+def wake_unheard_of(world: Any, chance: Random) -> None:
+    """Somebody scales to 0; the wake that follows is answered with 504, and no pod comes of it."""
+    wrong(world)
+    world.cluster.behaviour.failure = FailureMode.UNSCHEDULABLE
+    until(world, 130.0, world.mend_builders)
+    world.api.spoil_scaling = True
+
+    def scaled(replicas: int, link: Link) -> None:
+        if replicas:
+            disarm()
+
+    def disarm() -> None:
+        world.api.spoil_scaling = False
+        world.api.on_scaled = lambda replicas, link: None
+
+    world.api.on_scaled = scaled
+    world.trouble_until(1000.0, disarm)
+    world.by_hand(lambda: world.cluster.set_replicas(0))
+    grpc_build_that_stays(world)
 
 
 def scaled_meanwhile(world: Any, chance: Random) -> None:
@@ -266,4 +288,5 @@ API_FAULTS: dict[Act, int] = {
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 4,
     scaling_unanswered: 4, slow_look: 3, scaled_meanwhile: 2, token_renewed: 2,
     rights_taken: 2, set_replaced_unseen: 1, api_unreachable: 2, undone: 1,
+    wake_unheard_of: 1,
 }  # fmt: skip

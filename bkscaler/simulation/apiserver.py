@@ -68,7 +68,7 @@ class ApiServer:
     :ivar on_asked: says how things stand when a scale request comes.
     :ivar on_scale: told that a scale request has come, before it is looked at.
     :ivar facts: what it has said of the request that is being carried out.
-    :ivar spoil_down: whether scale requests are carried out and answered with 504.
+    :ivar spoil_scaling: whether scale requests are carried out and answered with 504.
     :ivar asking: looks after what clients owe to it.
     :ivar on_scaled: told the replicas, and the connection, of each scale request that was carried out, before
         anybody hears of it.
@@ -81,7 +81,7 @@ class ApiServer:
         self.on_asked: Callable[[], Any] = lambda: None
         self.on_scale: Callable[[], None] = lambda: None
         self.facts: Any = None
-        self.spoil_down = False
+        self.spoil_scaling = False
         self.on_scaled: Callable[[int, Link], None] = lambda replicas, link: None
         self.requests = 0
         self.read_s = -math.inf
@@ -194,7 +194,7 @@ class ApiServer:
             return
         if request.method == b"GET" and b"watch=" not in request.uri:
             self._keep(request)
-        down = self.spoil_down and request.method == b"PATCH" and request.path.endswith(b"/scale")
+        down = self.spoil_scaling and request.method == b"PATCH" and request.path.endswith(b"/scale")
         if down or (trouble.spoil_answers and trouble.only in {"", request.method.decode()}):
             self._spoil(request)
         self.facts = getattr(request, "facts", None)

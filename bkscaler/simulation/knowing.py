@@ -1,9 +1,9 @@
 """
 That bkscaler goes by the newest that it has been told: of the set, and of the pods that it would give away.
 
-Whatever tells (a watch, a list, the answer to a scale request), and in whatever order: a picture that is older
-than what has come makes clients wait, or sends them to a pod that is gone, if only for a moment that no dial
-falls into. Imported by :mod:`bkscaler.simulation.judge`.
+Whatever tells (a watch, a list, the answer to a scale request), and in whatever order: a picture that is
+older than what has come makes clients wait, or sends them to a pod that is gone, if only for a moment that
+no dial falls into. Imported by :mod:`bkscaler.simulation.judge`.
 """
 
 from __future__ import annotations
@@ -88,15 +88,17 @@ class Knowing:
         gone = line.get("type") == "DELETED" or not items
         meta = (items[0] if items else line)["metadata"]
         replicas = None if gone else int(items[0]["spec"].get("replicas", 0))
-        self._set = max(self._set, Told(int(meta["resourceVersion"]), replicas), key=lambda told: told.version)
+        told = Told(int(meta["resourceVersion"]), replicas)
+        if told.version >= self._set.version:
+            self._set = told
 
     def _told_of_pods(self, line: Line) -> None:
         """Keep the newest of each pod: its version, and whether it may be used."""
         asks = self._judge.world.settings.readiness != "pod"
         for pod in line.get("items", [line.get("object", line)]):
             meta = pod["metadata"]
-            fit = line.get("type") != "DELETED" and "deletionTimestamp" not in meta and (asks or is_ready(pod))
-            version = int(meta["resourceVersion"])
+            gone = line.get("type") == "DELETED" or "deletionTimestamp" in meta
+            fit, version = not gone and (asks or is_ready(pod)), int(meta["resourceVersion"])
             if "uid" in meta and version > self._pods.get(meta["uid"], (0, True))[0]:
                 self._pods[meta["uid"]] = version, fit
 
