@@ -23,10 +23,12 @@ class Asking:
 
     :param clock: tells the time.
     :ivar on_fault: told what a client has done that it should not have.
+    :ivar on_watch: told each watch that is asked for: by whom, its path, and from which version.
     """
 
     def __init__(self, clock: VirtualTime) -> None:
         self.on_fault: Callable[[str], None] = lambda words: None
+        self.on_watch: Callable[[Any, bytes, str], None] = lambda host, path, version: None
         self._clock = clock
         self._leave_alone: dict[tuple[Any, bytes], tuple[float, Link]] = {}
         self._gone: dict[tuple[Any, bytes], tuple[bytes, float, Link]] = {}
@@ -59,6 +61,7 @@ class Asking:
         gone, known_s, told = self._gone.pop(kind, (b"", 0.0, link))
         if b"watch" not in request.args:
             return
+        self.on_watch(link.client.host, request.path, version.decode())
         if version and version == gone and self._clock.rightNow > known_s and not told.harmed:
             self.on_fault(f"version {version.decode()} is asked for again, which is gone")
         write = request.write

@@ -12,9 +12,9 @@ from typing import Any
 from bkscaler.sandbox.podstatus import is_ready
 from bkscaler.sandbox.state import Change
 from bkscaler.simulation.builders import Builder
+from bkscaler.simulation.lines import Line
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.scalings import Scalings
-from bkscaler.simulation.truth import going
 
 HEARD_S = 1.0
 """How long it may take until bkscaler has heard of a change."""
@@ -37,10 +37,13 @@ class Dialling:
         self._uids: dict[str, str] = {}
         judge.world.cluster.state.subscribe("pods", self._pod_changed)
 
-    def told(self, data: bytes) -> None:
-        """Take note of what the API server has told bkscaler."""
-        if not data.startswith(b"HTTP/1.1 5"):
-            self._told_going.update(going(data))
+    def told(self, line: Line) -> None:
+        """Take note of which pods the API server says are being deleted, or have been."""
+        deleted = line.get("type") == "DELETED"
+        for each in line.get("items", [line.get("object", line)]):
+            meta = each.get("metadata", {})
+            if deleted or "deletionTimestamp" in meta:
+                self._told_going.add(meta.get("uid", ""))
 
     def connected(self, link: Link, builder: Builder) -> None:
         """Take note whose address it is."""

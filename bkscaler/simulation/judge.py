@@ -20,6 +20,7 @@ from bkscaler.simulation.callers import Builds
 from bkscaler.simulation.clients import Client
 from bkscaler.simulation.dialling import HEARD_S, Dialling
 from bkscaler.simulation.knowing import Knowing
+from bkscaler.simulation.lines import Lines
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Host
 from bkscaler.simulation.process import Process
@@ -164,12 +165,15 @@ class Judge:
             self.builder_links[link] = math.inf
             self.linked_s[link] = self.truth.now_s
         elif isinstance(here, Process):
-            link.client.on_data = lambda data: self._told(here, data)
+            lines = Lines()
+            link.client.on_data = lambda data: self._told(here, lines, data)
 
-    def _told(self, process: Process, data: bytes) -> None:
-        """Take note of what the API server tells."""
-        self._dialling.told(data)
-        self.knowing.told(process, data)
+    def _told(self, process: Process, lines: Lines, data: bytes) -> None:
+        """Take note of what the API server tells, by one of its connections."""
+        self.knowing.before(process)
+        for line in lines.feed(data):
+            self._dialling.told(line)
+            self.knowing.told(line)
 
     def _link_ended(self, link: Link, end: End) -> None:
         if end is link.server and isinstance(end.host, Process):

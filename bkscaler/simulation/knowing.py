@@ -3,22 +3,20 @@ That bkscaler goes by the newest that it has been told: of the set, and of the p
 
 Whatever tells (a watch, a list, the answer to a scale request), and in whatever order: a picture that is
 older than what has come makes clients wait, or sends them to a pod that is gone, if only for a moment that
-no dial falls into. Imported by :mod:`bkscaler.simulation.judge`.
+no dial falls into. A watch that begins again goes on from where the last one was. Imported by
+:mod:`bkscaler.simulation.judge`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from bkscaler.sandbox.podstatus import is_ready
 from bkscaler.services import Kubernetes
+from bkscaler.simulation.lines import Line
 from bkscaler.simulation.process import Process
 
-Line = dict[str, Any]
-HEADS = (b'{"type":"', b'{"kind":"Scale"', b'{"kind":"StatefulSet', b'{"kind":"Pod')
-"""How what tells of the set and its pods begins."""
+SETS = frozenset({"Scale", "StatefulSet", "StatefulSetList"})
 
 
 class Told(NamedTuple):
@@ -43,31 +41,24 @@ class Knowing:
     def __init__(self, judge: Any) -> None:
         self._judge = judge
         self._process: Process | None = None
+        self.forget()
+        judge.world.api.asking.on_watch = self._watch_begins
+
+    def forget(self) -> None:
+        """Forget what was told: a server that was restored counts anew, and a new process knows nothing."""
         self._set = Told(0, None)
         self._pods: dict[str, tuple[int, bool]] = {}
+        self._watched = {True: 0, False: 0}
 
-    def told(self, process: Process, data: bytes) -> None:
-        """Take note of what the API server tells a process, which has made something of what came before."""
+    def before(self, process: Process) -> None:
+        """Compare, before a process is told more."""
         if process is not self._process:
-            self.restored()
+            self.forget()
             self._process = process
         self.look()
-        if data.startswith(b"HTTP/1.1 5"):
-            return
-        for line in _lines(data):
-            kind = line.get("kind") or line.get("object", {}).get("kind", "")
-            if kind in {"Scale", "StatefulSet", "StatefulSetList"}:
-                self._told_of_set(line)
-            elif kind in {"Pod", "PodList"}:
-                self._told_of_pods(line)
-
-    def restored(self) -> None:
-        """Forget what was told: a server that has gone back counts anew, and nobody knows anything of it."""
-        self._set = Told(0, None)
-        self._pods = {}
 
     def look(self) -> None:
-        """Compare. What was told a moment ago must have been taken in."""
+        """Compare. What has been told was taken in at once."""
         process = self._process
         if process is None or not process.alive or process.draining or not self._set.version:
             return
@@ -81,6 +72,21 @@ class Knowing:
         for replica in ready:
             if not self._pods.get(replica.uid, (0, True))[1]:
                 self._judge.fail(f"goes by {replica}, although it was told that it is not to be used")
+
+    def told(self, line: Line) -> None:
+        """Take note of what the process is told now."""
+        kind = line.get("type", "")
+        is_set = (line.get("kind") or line["object"].get("kind")) in SETS
+        if kind == "ERROR":
+            return
+        if kind:
+            version = int(line["object"]["metadata"]["resourceVersion"])
+            self._watched[is_set] = max(self._watched[is_set], version)
+        elif "items" in line:
+            version = int(line["metadata"]["resourceVersion"])
+            self._watched[is_set] = min(self._watched[is_set], version)
+        if kind != "BOOKMARK":
+            (self._told_of_set if is_set else self._told_of_pods)(line)
 
     def _told_of_set(self, line: Line) -> None:
         """Keep the newest, whatever it came with."""
@@ -99,17 +105,11 @@ class Knowing:
             meta = pod["metadata"]
             gone = line.get("type") == "DELETED" or "deletionTimestamp" in meta
             fit, version = not gone and (asks or is_ready(pod)), int(meta["resourceVersion"])
-            if "uid" in meta and version > self._pods.get(meta["uid"], (0, True))[0]:
+            if version > self._pods.get(meta["uid"], (0, True))[0]:
                 self._pods[meta["uid"]] = version, fit
 
-
-def _lines(data: bytes) -> Iterator[Line]:
-    """Read the objects in what one read has brought; lines that are not whole say nothing."""
-    for line in data.split(b"\n"):
-        if line.startswith(HEADS):
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if value.get("type") not in {"BOOKMARK", "ERROR"}:
-                yield value
+    def _watch_begins(self, host: Any, path: bytes, version: str) -> None:
+        """A watch that goes on from further back hears things twice, and one from now on misses some."""
+        told = self._watched[path.endswith(b"/statefulsets")]
+        if host is self._process and int(version or 0) < told:
+            self._judge.fail(f"a watch begins at version {version or 'any'}, although it was told {told}")

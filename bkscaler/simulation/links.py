@@ -18,6 +18,8 @@ from zope.interface import implementer
 from bkscaler.relay.hangups import Hangup
 from bkscaler.test.flow import FlowTransport
 
+PIECES = 40
+"""Into how many pieces a read is cut at most."""
 DEAD_PEER_S = 60.0
 """When a kernel with our options (``relay/sockets``) gives a peer up that says nothing at all."""
 
@@ -31,6 +33,7 @@ class End(FlowTransport):
     :ivar host: whose end it is.
     :ivar latency_s: how long the other end's bytes take to get here.
     :ivar read_bytes: how many bytes our protocol has been given.
+    :ivar piece_bytes: how much a read brings at most; 0: whatever there is.
     :ivar on_data: told each piece before the protocol is.
     """
 
@@ -42,7 +45,7 @@ class End(FlowTransport):
         self.host = host
         self.address = address
         self.latency_s = latency_s
-        self.read_bytes = 0
+        self.read_bytes = self.piece_bytes = 0
         self.on_data: Callable[[bytes], None] | None = None
         self._pending: dict[str, Any] = {"_read": None, "_flush": None}
 
@@ -117,6 +120,15 @@ class End(FlowTransport):
         super()._read()
 
     def deliver(self, data: bytes) -> None:
+        """Give the protocol what has arrived, in pieces; who pauses gets no more."""
+        size = max(self.piece_bytes, len(data) // PIECES) if self.piece_bytes else len(data)
+        for at in range(0, len(data), size):
+            if not self.connected or self.paused or self.aborting:
+                self.arrived[:0] = data[at:]
+                return
+            self._deliver_piece(data[at : at + size])
+
+    def _deliver_piece(self, data: bytes) -> None:
         """Count what is read, and let whoever wants to see it."""
         self.read_bytes += len(data)
         if self.on_data is not None:

@@ -23,6 +23,8 @@ from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import End, Link, Nobody
 
 Random = Callable[[], float]
+PIECES_BYTES, PIECED = (1, 40, 1000), 8
+"""The pieces in which one direction in so many has its bytes arrive."""
 
 
 class Fate(Enum):
@@ -202,6 +204,11 @@ class Network:
         chance = self._random()
         return 0.0002 + 0.002 * chance if chance < 0.95 else 0.05 * self._random()
 
+    def piece_bytes(self) -> int:
+        """Choose in which pieces the bytes of a connection arrive: mostly as they were sent."""
+        chance = self._random()
+        return PIECES_BYTES[int(chance * PIECED * len(PIECES_BYTES))] if chance * PIECED < 1 else 0
+
     def connect(self, host: Host, ip: str, port: int, factory: Any, timeout_s: float = 30.0) -> Connector:
         """Connect from a host to an address."""
         return Connector(host, IPv4Address("TCP", ip, port), factory, timeout_s)
@@ -212,6 +219,7 @@ class Network:
         client_address = IPv4Address("TCP", here.ip, here.new_port())
         client = End(here, Nobody(), client_address, self.latency_s(there, here.ip))
         server = End(there, Nobody(), listening.getHost(), self.latency_s(here, there.ip))
+        client.piece_bytes, server.piece_bytes = self.piece_bytes(), self.piece_bytes()
         self.links += 1
         link = Link(self.links, client, server)
         here.ends[client] = there.ends[server] = None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from bkscaler.simulation.apiserver import Trouble
@@ -183,26 +181,3 @@ def _is_hopeless(pod: dict[str, Any]) -> bool:
     states = [each["state"].get("waiting", {}) for each in status.get("containerStatuses", ())]
     unpulled = any(each.get("reason") in {"ErrImagePull", "ImagePullBackOff"} for each in states)
     return (unfit or unpulled) and "deletionTimestamp" not in pod["metadata"]
-
-
-def going(data: bytes) -> Iterator[str]:
-    """
-    Read which pods the bytes of an answer say are being deleted, or have been.
-
-    :param data: as one read brought them; lines that are not whole say nothing.
-    :returns: uids.
-    """
-    if b"deletionTimestamp" not in data and b'"DELETED"' not in data:
-        return
-    for line in data.split(b"\n"):
-        if not line.startswith(b"{"):
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        deleted = value.get("type") == "DELETED"
-        for each in value.get("items", [value.get("object", value)]):
-            meta = each.get("metadata", {})
-            if deleted or "deletionTimestamp" in meta:
-                yield meta.get("uid", "")
