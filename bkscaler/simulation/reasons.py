@@ -14,10 +14,13 @@ from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.simulation.callers import Builds
 from bkscaler.simulation.clients import Client, Garbage
+from bkscaler.simulation.truth import SPOKEN_S
 
 ROUNDING_S = 0.002
 JUST_NOW_S = 1.0
 """How long it may take until the end of a connection to a builder is told of."""
+LINGER_S = 60.0
+"""How long a client that was told why, or wants nothing any more, must be let stay."""
 MISSING_FOR_S = 10.0
 """How long after a set, or a right, was missing clients may be told so."""
 
@@ -44,6 +47,8 @@ def unexplained_end(judge: Any, client: Client) -> str:
         return "" if link.harmed or unknown or overtaken else f"{client} was turned away without a word"
     if due and not link.harmed and (wrong := [words for words in _words_to(client) if words not in due]):
         return f"{client} was told {wrong[0]!r}"
+    if due and not link.harmed and _was_dropped_early(judge, client):
+        return f"{client} was told, and dropped before it could leave"
     ends = judge.served_from.get(client.name, [])
     harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]
     if not ends or harmed or judge.outcomes.get(client.peer) is Outcome.SHUTTING_DOWN:
@@ -60,6 +65,14 @@ def _was_told(client: Client) -> bool:
     if isinstance(client, Garbage):
         return not client.words.startswith(b"GET ") or client.received.startswith(b"HTTP/1.1 503 ")
     return client.complete if isinstance(client, Builds) else True
+
+
+def _was_dropped_early(judge: Any, client: Client) -> bool:
+    """Whether a gRPC client that was told why had less time to leave than it needs."""
+    _, acceptor = judge.accepted[client.peer]
+    told_for_s = judge.truth.now_s - judge.ended_s[client.peer]
+    stayed = isinstance(client, Builds) and client.refusals and not (client.ending or acceptor.draining)
+    return bool(stayed and told_for_s < LINGER_S - ROUNDING_S)
 
 
 def _words_to(client: Client) -> list[str]:
@@ -116,9 +129,20 @@ def _probe(judge: Any, client: Client) -> str:
 
 
 def _cancelled(judge: Any, client: Client) -> str:
+    link, _ = judge.accepted[client.peer]
     if not isinstance(client, Builds) or not client.has_cancelled:
         return "it has not cancelled"
-    return ""
+    if client.ending or link.harmed or client.wrong:
+        return ""
+    if client.wants and _was_heard(judge, client, client.asked_s):
+        return "it wants something again"
+    held_s = judge.truth.now_s - client.cancelled_s
+    return "" if held_s >= LINGER_S - ROUNDING_S else f"it was let go {held_s:.3f} s after it had"
+
+
+def _was_heard(judge: Any, client: Client, spoke_s: float) -> bool:
+    """Whether what a client has said at some time has arrived by now."""
+    return bool(judge.truth.now_s > spoke_s + client.latency_s + SPOKEN_S)
 
 
 def _misbehaved(judge: Any, client: Client) -> str:
@@ -129,6 +153,8 @@ def _too_late(judge: Any, client: Client) -> str:
     link, _ = judge.accepted[client.peer]
     if link.harmed and isinstance(client, Builds) and client.has_cancelled:
         return ""  # that it has cancelled, and wants something again, may not have arrived
+    if isinstance(client, Builds) and client.wants_nothing and _was_heard(judge, client, client.cancelled_s):
+        return "it wants nothing any more"
     waited_s = judge.truth.now_s - client.asked_s
     limit_s = judge.world.settings.ready_wait_timeout_s
     return "" if waited_s >= limit_s - ROUNDING_S else f"it has waited for {waited_s:.3f} s only"
