@@ -81,9 +81,7 @@ FRONTEND: Ways = {
     "calls made after a refusal are not answered": (
         line("frontend.conversation:HeldConversation._refuse_frame", "if whole", "if False"),
     ),
-    "a held client may say a third of what it may": (
-        value("frontend.conversation:MAX_DATA_BYTES", 21_845),
-    ),
+    "a held client may say a third of what it may": (value("frontend.conversation:MAX_DATA_BYTES", 21_845),),
     "what comes with a late acknowledgement is lost": (
         line("frontend.lateack:LateAck.received", "if passed:", "if False:"),
     ),

@@ -42,9 +42,8 @@ def unexplained_end(judge: Any, client: Client) -> str:
     link, due = client.transport.link, judge.due_words.get(client.peer)
     if due and not client.ending and not _was_told(client):
         unknown = link.server.read_bytes < len(PREFACE if isinstance(client, Builds) else b"GET ")
-        _, acceptor = judge.accepted[client.peer]
-        overtaken = client.latency_s and acceptor.draining  # by the end of the process
-        return "" if link.harmed or unknown or overtaken else f"{client} was turned away without a word"
+        excused = link.harmed or unknown or _was_overtaken(judge, client)
+        return "" if excused else f"{client} was turned away without a word"
     if due and not link.harmed and (wrong := [words for words in _words_to(client) if words not in due]):
         return f"{client} was told {wrong[0]!r}"
     if due and not link.harmed and _was_dropped_early(judge, client):
@@ -58,6 +57,14 @@ def unexplained_end(judge: Any, client: Client) -> str:
     if client.ending == "finished" and not client.complete:
         return f"{client} got {len(client.received)} of {len(client.sent)} bytes back"
     return ""
+
+
+def _was_overtaken(judge: Any, client: Client) -> bool:
+    """Whether what a client was told may have been on its way when the process ended."""
+    _, acceptor = judge.accepted[client.peer]
+    waits = judge.outcomes[client.peer] is Outcome.SHUTTING_DOWN  # until it has been told
+    just_told = not waits and judge.truth.now_s < judge.ended_s[client.peer] + 2 * SPOKEN_S
+    return bool(acceptor.draining and (client.latency_s or just_told))
 
 
 def _was_told(client: Client) -> bool:
@@ -137,7 +144,13 @@ def _cancelled(judge: Any, client: Client) -> str:
     if client.wants and _was_heard(judge, client, client.asked_s):
         return "it wants something again"
     held_s = judge.truth.now_s - client.cancelled_s
-    return "" if held_s >= LINGER_S - ROUNDING_S else f"it was let go {held_s:.3f} s after it had"
+    enough = held_s >= LINGER_S - ROUNDING_S or _was_brief(client)
+    return "" if enough else f"it was let go {held_s:.3f} s after it had"
+
+
+def _was_brief(client: Builds) -> bool:
+    """Whether a client has called and cancelled, or the reverse, so soon that both may have come at once."""
+    return abs(client.asked_s - client.cancelled_s) <= client.latency_s + SPOKEN_S
 
 
 def _was_heard(judge: Any, client: Client, spoke_s: float) -> bool:
@@ -151,10 +164,11 @@ def _misbehaved(judge: Any, client: Client) -> str:
 
 def _too_late(judge: Any, client: Client) -> str:
     link, _ = judge.accepted[client.peer]
-    if link.harmed and isinstance(client, Builds) and client.has_cancelled:
-        return ""  # that it has cancelled, and wants something again, may not have arrived
-    if isinstance(client, Builds) and client.wants_nothing and _was_heard(judge, client, client.cancelled_s):
-        return "it wants nothing any more"
+    if isinstance(client, Builds) and client.has_cancelled:
+        if link.harmed or _was_brief(client):
+            return ""  # that it has cancelled, and wants something again, may not have arrived
+        if client.wants_nothing and _was_heard(judge, client, client.cancelled_s):
+            return "it wants nothing any more"
     waited_s = judge.truth.now_s - client.asked_s
     limit_s = judge.world.settings.ready_wait_timeout_s
     return "" if waited_s >= limit_s - ROUNDING_S else f"it has waited for {waited_s:.3f} s only"
