@@ -223,13 +223,6 @@ FRONTEND: Ways = {
             "self.held.dismiss(self._words()) and False:",
         ),
     ),
-    "a builder that closes is waited for": (
-        line(
-            "frontend.greeting:_Greeting.finished",
-            'self._fail("the builder accepts and closes at once")',
-            "pass",
-        ),
-    ),
     "a new pod is not asked for its health": (
         line("frontend.dial:Dialer.is_known_to_serve", "== replica.uid", "is not None"),
     ),

@@ -13,6 +13,8 @@ from bkscaler.simulation.visitors import (
     build_that_stays,
     grpc_build_that_stays,
     half_a_preface,
+    http1,
+    impatient,
     visit_within,
     wavers,
 )
@@ -49,7 +51,7 @@ def deaf(world: Any, chance: Random) -> None:
 
 
 def left_while_stuck(world: Any, chance: Random) -> None:
-    """A client sends more than a builder takes that freezes, and goes in some way."""
+    """A client sends more than a builder takes that freezes, or nothing, and goes in some way."""
     wrong(world)
     client = build_that_stays(world)
     freezes_s = chance.choice((2.0, 8.0))
@@ -58,12 +60,15 @@ def left_while_stuck(world: Any, chance: Random) -> None:
         for container in list(world.builders.containers.values()):
             container.behave(Manner.FREEZES)
             until(world, 8.0, container.behave)
-        for _ in range(4):
+        for _ in range(chance.choice((0, 4, 4))):
             client.say(200_000)
 
     world.later(freezes_s, freeze)
     ends = chance.choice((client.reset, client.reset, client.finish, client.hang_up, client.vanish))
-    world.later(freezes_s + 0.5 + 3 * chance.random(), ends)
+    ends_s = freezes_s + 0.5 + 3 * chance.random()
+    world.later(ends_s, ends)
+    if chance.random() < 0.5:
+        world.later(ends_s + 0.5, client.reset)
 
 
 def deaf_at_first(world: Any, chance: Random) -> None:
@@ -135,13 +140,14 @@ def no_birth(world: Any, chance: Random) -> None:
     until(world, chance.choice((5.0, 60.0, 60.0, 3600.0)), world.mend_builders)
 
 
-def wavers_in_vain(world: Any, chance: Random) -> None:
-    """For a while no pod comes up, and a client takes its call back, and perhaps makes another."""
+def come_in_vain(world: Any, chance: Random) -> None:
+    """For a while no pod comes up, and clients come that change their mind, or leave, or wait."""
     wrong(world)
     world.cluster.behaviour.failure = FailureMode.UNSCHEDULABLE
     until(world, chance.choice((30.0, 100.0, 200.0)), world.mend_builders)
     _evict(world, 0)
-    wavers(world, chance)
+    for visitor in (wavers, *chance.sample((http1, impatient, impatient), chance.randint(0, 2))):
+        visitor(world, chance)
 
 
 def ready_too_late(world: Any, chance: Random) -> None:
@@ -185,5 +191,5 @@ def unreachable(world: Any, chance: Random) -> None:
 POD_FAULTS: dict[Act, int] = {
     crash: 3, not_ready: 2, deaf: 3, left_while_stuck: 1, deaf_at_first: 3, evict: 3,
     evicted_when_reached: 1, evicted_in_a_preface: 1, slow_death: 2, slow_birth: 2,
-    no_birth: 2, wavers_in_vain: 2, ready_too_late: 2, reuse_address: 1, unreachable: 2,
+    no_birth: 2, come_in_vain: 2, ready_too_late: 2, reuse_address: 1, unreachable: 2,
 }  # fmt: skip

@@ -108,7 +108,7 @@ class Promises:
         told = self._judge.due_words[client.peer] and isinstance(client, Builds) and not client.ending
         if told and not client.complete and now_s > since_s + SOON_S:
             self._judge.fail(f"{client} was not told why it ended as {outcome.value}")
-        elif told and not client.acknowledged and now_s > since_s + SOON_S:
+        elif isinstance(client, Builds) and told and not client.acknowledged and now_s > since_s + SOON_S:
             self._judge.fail(f"the SETTINGS of {client}, which was turned away, are not acknowledged")
 
     def _judge_finished(self, client: Client, now_s: float) -> None:

@@ -44,10 +44,8 @@ def unexplained_end(judge: Any, client: Client) -> str:
         unknown = link.server.read_bytes < len(PREFACE if isinstance(client, Builds) else b"GET ")
         excused = link.harmed or unknown or _was_overtaken(judge, client)
         return "" if excused else f"{client} was turned away without a word"
-    if due and not link.harmed and (wrong := [words for words in _words_to(client) if words not in due]):
-        return f"{client} was told {wrong[0]!r}"
-    if due and not link.harmed and _was_dropped_early(judge, client):
-        return f"{client} was told, and dropped before it could leave"
+    if due and not link.harmed and (wrong := _wrongly_told(judge, client, due)):
+        return wrong
     ends = judge.served_from.get(client.name, [])
     harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]
     if not ends or harmed or judge.outcomes.get(client.peer) is Outcome.SHUTTING_DOWN:
@@ -72,6 +70,15 @@ def _was_told(client: Client) -> bool:
     if isinstance(client, Garbage):
         return not client.words.startswith(b"GET ") or client.received.startswith(b"HTTP/1.1 503 ")
     return client.complete if isinstance(client, Builds) else True
+
+
+def _wrongly_told(judge: Any, client: Client, due: frozenset[str]) -> str:
+    """Judge what a client was told, and that it had its time afterwards."""
+    wrong = [words for words in _words_to(client) if words not in due]
+    if wrong:
+        return f"{client} was told {wrong[0]!r}"
+    early = _was_dropped_early(judge, client)
+    return f"{client} was told, and dropped before it could leave" if early else ""
 
 
 def _was_dropped_early(judge: Any, client: Client) -> bool:

@@ -72,6 +72,8 @@ def grpc_builds(world: Any, chance: Random) -> None:
     client = world.add(Builds(_name(world), world.clock))
     if chance.random() < 0.15:
         client.latency_s = 0.4 * chance.random()
+        for number in range(chance.choice((0, 8))):
+            client.after(0.02 + 0.15 * number, lambda: client.say(20))
     at_s = 0.01
     for _ in range(chance.choice((1, 1, 2, 3))):
         size = _size(chance)
@@ -131,7 +133,7 @@ def impatient(world: Any, chance: Random) -> None:
     client = world.add(chance.choice((Client, Builds))(_name(world), world.clock))
     client.after(0.01, lambda: client.say(_size(chance)))
     leaves_s = 0.02 + 3 * chance.random() ** 2
-    if chance.random() < 0.2:
+    if chance.random() < 0.4:
         client.after(leaves_s * chance.random(), client.finish)
     client.after(leaves_s, chance.choice((client.hang_up, client.reset)))
 
@@ -151,6 +153,13 @@ def silent(world: Any, chance: Random) -> None:
 def garbage(world: Any, chance: Random) -> None:
     """Bytes that mean nothing."""
     _says(world, chance, chance.choice(GARBAGE))
+
+
+def http1(world: Any, chance: Random) -> None:
+    """A client that speaks HTTP/1, and has patience."""
+    client = world.add(Garbage(_name(world), world.clock, GARBAGE[0]))
+    client.after(0.01, lambda: client.say(0))
+    client.after(20 + 40 * chance.random(), client.hang_up)
 
 
 def half_a_preface(world: Any, chance: Random) -> None:
