@@ -54,20 +54,20 @@ def left_while_stuck(world: Any, chance: Random) -> None:
     """A client sends more than a builder takes that freezes, or nothing, and goes in some way."""
     wrong(world)
     client = build_that_stays(world)
-    freezes_s = chance.choice((2.0, 8.0))
+    freezes_s, stuck = chance.choice((2.0, 8.0)), chance.random() < 0.6
 
     def freeze() -> None:
         for container in list(world.builders.containers.values()):
             container.behave(Manner.FREEZES)
             until(world, 8.0, container.behave)
-        for _ in range(chance.choice((0, 4, 4))):
+        for _ in range(4 if stuck else 0):
             client.say(200_000)
 
     world.later(freezes_s, freeze)
     ends = chance.choice((client.reset, client.reset, client.finish, client.hang_up, client.vanish))
     ends_s = freezes_s + 0.5 + 3 * chance.random()
-    world.later(ends_s, ends)
-    if chance.random() < 0.5:
+    world.later(ends_s, ends if stuck else client.finish)
+    if not stuck or chance.random() < 0.5:
         world.later(ends_s + 0.5, client.reset)
 
 

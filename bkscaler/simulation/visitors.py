@@ -134,7 +134,7 @@ def impatient(world: Any, chance: Random) -> None:
     client.after(0.01, lambda: client.say(_size(chance)))
     leaves_s = 0.02 + 3 * chance.random() ** 2
     if chance.random() < 0.4:
-        client.after(leaves_s * chance.random(), client.finish)
+        client.after(0.012 + (leaves_s - 0.02) * chance.random(), client.finish)
     client.after(leaves_s, chance.choice((client.hang_up, client.reset)))
 
 
