@@ -209,8 +209,9 @@ class Bounds:
         """A held client that has cancelled all its calls, and makes no other, is let go some time."""
         unheard = self._truth.unheard(client) or self._truth.some_builder_is_mute()
         held = client.name not in self._judge.served_from and not unheard
-        aimless = isinstance(client, Builds) and client.wants_nothing and client.open
-        if not held or not aimless or end.link.harmed:
+        if not isinstance(client, Builds) or not held or not client.wants_nothing or end.link.harmed:
             self._aimless_s.pop(client.name, None)
-        elif now_s > self._aimless_s.setdefault(client.name, now_s) + LINGER_S + END_LATE_S:
+            return
+        since_s = max(self._aimless_s.setdefault(client.name, now_s), client.cancelled_s)
+        if client.open and now_s > since_s + LINGER_S + END_LATE_S:
             self._judge.fail(f"{client} wants nothing any more, and is still held")

@@ -22,6 +22,7 @@ class Builds(Client):
 
     :ivar spoke_s: when it began to speak; None before.
     :ivar pinged_s: when it sent the PING that is not answered yet; None when there is none.
+    :ivar acknowledged: whether its SETTINGS were.
     :ivar heard: whether anything has come back.
     :ivar has_cancelled: whether it has reset all its calls at some time.
     :ivar cancelled_s: when it last did.
@@ -34,7 +35,7 @@ class Builds(Client):
     def __init__(self, name: str, clock: VirtualTime) -> None:
         super().__init__(name, clock)
         self.answered = 0
-        self.has_cancelled = self.heard = False
+        self.has_cancelled = self.heard = self.acknowledged = False
         self.cancelled_s = 0.0
         self.spoke_s: float | None = None
         self.pinged_s: float | None = None
@@ -42,6 +43,7 @@ class Builds(Client):
         self.calls: dict[int, tuple[bytes, bytearray]] = {}
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._greeted = False
+        self._pings = 0
 
     def say(self, size: int) -> None:
         """Make a call with a body of so many bytes, at most what the first window holds."""
@@ -80,12 +82,13 @@ class Builds(Client):
         """Ask whether anybody is there."""
         if self.open and not self.ending and self._greeted:
             self.pinged_s = self.pinged_s or self._clock.rightNow
+            self._pings += 1
             self._h2.ping(b"\0" * 8)
             self._send()
 
     def cancel(self) -> None:
-        """Reset all calls, as Ctrl-C does."""
-        if self.open and not self.ending:
+        """Reset all calls, if there are any, as Ctrl-C does."""
+        if self.calls and self.open and not self.ending:
             for stream in list(self.calls):
                 self._h2.reset_stream(stream, error_code=8)
             self.calls.clear()
@@ -115,13 +118,17 @@ class Builds(Client):
         if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
             headers = dict(event.headers)
             status = headers.get(b"grpc-status", b"0")
-            if status not in {b"0", FAILED_PRECONDITION}:
-                self.wrong = self.wrong or f"{self} was told status {status.decode()}"
+            self._expect(status in {b"0", FAILED_PRECONDITION}, f"it was told status {status.decode()}")
             if status != b"0" and event.stream_id in self.calls:
                 self.refusals.append(headers.get(b"grpc-message", b"").decode())
                 self.calls.pop(event.stream_id)
         elif isinstance(event, h2.events.PingAckReceived):
             self.pinged_s = None
+            self._pings -= 1
+            self._expect(self._pings >= 0, "its PING was answered twice")
+        elif isinstance(event, h2.events.SettingsAcknowledged):
+            self._expect(not self.acknowledged, "its SETTINGS were acknowledged twice")
+            self.acknowledged = True
         elif isinstance(event, h2.events.DataReceived):
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             if event.stream_id in self.calls:
@@ -129,8 +136,12 @@ class Builds(Client):
         elif isinstance(event, h2.events.StreamEnded):
             sent, got = self.calls.pop(event.stream_id, (b"", bytearray()))
             self.answered += 1
-            if sent != got:
-                self.wrong = self.wrong or f"{self}: call {event.stream_id} came back changed"
+            self._expect(sent == got, f"call {event.stream_id} came back changed")
+
+    def _expect(self, so: bool, otherwise: str) -> None:
+        """Take note of the first thing that is not as it must be."""
+        if not so:
+            self.wrong = self.wrong or f"{self}: {otherwise}"
 
     def _send(self) -> None:
         self.transport.write(self._h2.data_to_send())

@@ -195,10 +195,18 @@ class Judge:
         if client is None:
             return
         self.served_from.setdefault(who, []).append(end)
+        if self._unasked(builder, end):
+            self.fail(f"{client} is joined to {builder.name}, which was not asked whether it serves")
         late_s = math.inf if client.transport.link.harmed else JOINING_S
         aimless = isinstance(client, Builds) and client.wants_nothing
         if aimless and self.linked_s[end.link] > client.cancelled_s + late_s:
             self.fail(f"{client} is joined, although it wants nothing any more")
+
+    def _unasked(self, builder: Builder, end: End) -> bool:
+        """Whether a builder was not asked for its health that should have been, or something else was."""
+        settings = self.world.settings
+        asks = settings.readiness == "grpc" and settings.target_address != "dns"
+        return asks and (end.peer.host, builder.uid) not in self.world.builders.checked
 
     def client_ended(self, client: Client) -> None:
         """Judge the end of a connection as its client sees it."""

@@ -50,6 +50,58 @@ FRONTEND: Ways = {
             "late_ack = False",
         ),
     ),
+    "a PING is answered, and passed on as well": (
+        line(
+            "frontend.conversation:HeldConversation._react",
+            "if frame.kind == PING:",
+            "if frame.kind == PING and (self._kept.append(frame) or True):",
+        ),
+    ),
+    "the SETTINGS of held clients are acknowledged at once": (
+        line(
+            "frontend.conversation:HeldConversation.engage",
+            "return refusal.SERVER_SETTINGS",
+            "return refusal.SERVER_SETTINGS + refusal.SETTINGS_ACK",
+        ),
+    ),
+    "the SETTINGS of who is turned away are not acknowledged": (
+        line(
+            "frontend.conversation:HeldConversation.refuse",
+            "if frame.kind == SETTINGS]",
+            "if False]",
+        ),
+    ),
+    "only the last call is told why": (
+        line(
+            "frontend.conversation:HeldConversation.refuse",
+            "self._answer(self._calls.open, words)",
+            "self._answer(self._calls.open[-1:], words)",
+        ),
+    ),
+    "calls made after a refusal are not answered": (
+        line("frontend.conversation:HeldConversation._refuse_frame", "if whole", "if False"),
+    ),
+    "a held client may say a third of what it may": (value("frontend.conversation:MAX_DATA_BYTES", 21_845),),
+    "what comes with a late acknowledgement is lost": (
+        line("frontend.lateack:LateAck.received", "if passed:", "if False:"),
+    ),
+    "an HTTP/1 client is not told why": (
+        line("frontend.held:HeldClient.dismiss", "(Kind.HTTP2, Kind.HTTP1)", "(Kind.HTTP2,)"),
+    ),
+    "who has half-closed and then resets is not noticed": (
+        line(
+            "frontend.held:HeldClient.finished",
+            "self._watch = self._hangups.watch(leg.transport, self._hung_up)",
+            "pass",
+        ),
+    ),
+    "a half-close while paused is taken for a departure": (
+        line(
+            "frontend.held:HeldClient._hung_up",
+            "hangup is Hangup.LOST or self.kind.leaves_by_finishing",
+            "True",
+        ),
+    ),
     "early bytes are sent twice": (
         line("relay.pair:CopyRelay.start", "self._up.start(early)", "self._up.start(early + early)"),
     ),
@@ -94,6 +146,25 @@ FRONTEND: Ways = {
     "a client that comes back is forgotten": (
         line("frontend.session:Session.client_returned", "self._begin()", "pass"),
     ),
+    "who comes back has only the time that was left": (
+        line("frontend.session:Session._begin", "self._asked_s = self._shared.clock.seconds()", "pass"),
+    ),
+    "who comes back is let go all the same": (
+        line("frontend.session:Session._begin", 'self._timers.cancel("linger")', "pass"),
+    ),
+    "who comes back is taken for one that wants nothing": (
+        line("frontend.session:Session.client_returned", "self._unwanted = False", "pass"),
+    ),
+    "the deadline outlasts a cancellation": (
+        line("frontend.session:Session._finished", 'for timer in ("deadline", "bytes"):', "for timer in ():"),
+    ),
+    "who has cancelled is not told that a server is there": (
+        line("frontend.session:Session._finished", "self._shared.hold_after_s", "1e9"),
+    ),
+    "who has cancelled and leaves is not forgotten": (
+        line("frontend.session:Session._give_up", "if self._work.called:", "if False:"),
+    ),
+    "who may linger is dropped at once": (value("frontend.session:LINGER_S", 5.0),),
     "a client that left is called cancelled": (
         line(
             "frontend.session:Session.client_left", "Outcome.LEFT_WHILE_HELD", "Outcome.CANCELLED_WHILE_HELD"
@@ -152,6 +223,12 @@ FRONTEND: Ways = {
             "self.held.dismiss(self._words()) and False:",
         ),
     ),
+    "a new pod is not asked for its health": (
+        line("frontend.dial:Dialer.is_known_to_serve", "== replica.uid", "is not None"),
+    ),
+    "a builder that is there and refuses is dialled for ever": (
+        line("frontend.session:Session._reach", "if failures or not ready.called:", "if not ready.called:"),
+    ),
     "builders are dialled in a loop": (value("frontend.session:REDIAL", FAST),),
     "builders are dialled less and less": (value("frontend.session:REDIAL", SLOW),),
     "a dial may take two minutes": (value("plugin:DIAL_TIMEOUT_S", 120.0),),
@@ -199,6 +276,19 @@ RELAY: Ways = {
             "    pass",
         ),
     ),
+    "who has half-closed and resets later is not noticed": (
+        line("relay.pair:_Flow.finish", "self._keep_watch()", "pass"),
+    ),
+    "both have finished, and nobody closes": (
+        line("relay.pair:CopyRelay._close_if_finished", "leg.transport.loseConnection()", "pass"),
+    ),
+    "one end is taken for both": (line("relay.pair:CopyRelay.lost", "all(each", "any(each"),),
+    "who is to blame is mistaken": (
+        line("relay.pair:CopyRelay._blame", "leg is self._up.source", "leg is not self._up.source"),
+    ),
+    "bytes are counted that were not sent": (
+        line("relay.pair:_Flow.write", "self.bytes += len(data)", "self.bytes += len(data) + 1"),
+    ),
     "who was paused is not resumed": (
         line(
             "relay.pair:_Flow.resumeProducing",
@@ -231,6 +321,13 @@ SHUTDOWN: Ways = {
             "shutdown:Drain._drain",
             "self._connections.cut_all()\n            await self._emptied",
             "await self._emptied",
+        ),
+    ),
+    "only the oldest connection is cut": (
+        line(
+            "frontend.listener:ProxyFactory.cut_all",
+            "list(self._sessions.values())",
+            "list(self._sessions.values())[:1]",
         ),
     ),
 }

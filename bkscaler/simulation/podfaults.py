@@ -9,7 +9,15 @@ from typing import Any
 from bkscaler.sandbox.pods import FailureMode
 from bkscaler.simulation.acts import Act, until, wrong
 from bkscaler.simulation.serving import Manner
-from bkscaler.simulation.visitors import build_that_stays, half_a_preface, visit_within
+from bkscaler.simulation.visitors import (
+    build_that_stays,
+    grpc_build_that_stays,
+    half_a_preface,
+    http1,
+    impatient,
+    visit_within,
+    wavers,
+)
 
 WAYS = [*(manner for manner in Manner if manner is not Manner.SERVES), Manner.SWALLOWS, Manner.SWALLOWS]
 """How builders are deaf; most often in the way that takes longest to notice."""
@@ -43,21 +51,24 @@ def deaf(world: Any, chance: Random) -> None:
 
 
 def left_while_stuck(world: Any, chance: Random) -> None:
-    """A client sends more than a builder takes that freezes, and goes in some way."""
+    """A client sends more than a builder takes that freezes, or nothing, and goes in some way."""
     wrong(world)
     client = build_that_stays(world)
-    freezes_s = chance.choice((2.0, 8.0))
+    freezes_s, stuck = chance.choice((2.0, 8.0)), chance.random() < 0.6
 
     def freeze() -> None:
         for container in list(world.builders.containers.values()):
             container.behave(Manner.FREEZES)
             until(world, 8.0, container.behave)
-        for _ in range(4):
+        for _ in range(4 if stuck else 0):
             client.say(200_000)
 
     world.later(freezes_s, freeze)
     ends = chance.choice((client.reset, client.reset, client.finish, client.hang_up, client.vanish))
-    world.later(freezes_s + 0.5 + 3 * chance.random(), ends)
+    ends_s = freezes_s + 0.5 + 3 * chance.random()
+    world.later(ends_s, ends if stuck else client.finish)
+    if not stuck or chance.random() < 0.5:
+        world.later(ends_s + 0.5, client.reset)
 
 
 def deaf_at_first(world: Any, chance: Random) -> None:
@@ -129,6 +140,39 @@ def no_birth(world: Any, chance: Random) -> None:
     until(world, chance.choice((5.0, 60.0, 60.0, 3600.0)), world.mend_builders)
 
 
+def come_in_vain(world: Any, chance: Random) -> None:
+    """For a while no pod comes up, and clients come that change their mind, or leave, or wait."""
+    wrong(world)
+    world.cluster.behaviour.failure = FailureMode.UNSCHEDULABLE
+    until(world, chance.choice((30.0, 100.0, 200.0)), world.mend_builders)
+    _evict(world, 0)
+    for visitor in (wavers, *chance.sample((http1, impatient, impatient), chance.randint(0, 2))):
+        visitor(world, chance)
+
+
+def ready_too_late(world: Any, chance: Random) -> None:
+    """A pod becomes ready just before somebody's time is over, and its first dial gets no answer."""
+    wrong(world)
+    ready_s = world.settings.ready_wait_timeout_s - 0.3 - 4 * chance.random()
+    manner = chance.choice((Manner.LOSES, Manner.LOSES, Manner.SWALLOWS, Manner.FREEZES))
+    world.cluster.behaviour.start_delay_s, world.builders.ready_after_s = 0.1, None
+
+    def become(manner: Manner) -> None:
+        for container in list(world.builders.containers.values()):
+            container.behave(manner)
+            container.set_ready()
+
+    def mend() -> None:
+        become(Manner.SERVES)
+        world.mend_builders()
+
+    for container in list(world.builders.containers.values()):
+        container.set_ready(False)
+    until(world, ready_s, lambda: become(manner))
+    until(world, ready_s + chance.choice((3.0, 20.0)), mend)
+    chance.choice((build_that_stays, grpc_build_that_stays))(world)
+
+
 def reuse_address(world: Any, chance: Random) -> None:
     """From now on the next pod gets the last one's address."""
     world.builders.reuse = True
@@ -147,5 +191,5 @@ def unreachable(world: Any, chance: Random) -> None:
 POD_FAULTS: dict[Act, int] = {
     crash: 3, not_ready: 2, deaf: 3, left_while_stuck: 1, deaf_at_first: 3, evict: 3,
     evicted_when_reached: 1, evicted_in_a_preface: 1, slow_death: 2, slow_birth: 2,
-    no_birth: 2, reuse_address: 1, unreachable: 2,
+    no_birth: 2, come_in_vain: 2, ready_too_late: 2, reuse_address: 1, unreachable: 2,
 }  # fmt: skip

@@ -90,7 +90,7 @@ class Promises:
             self._judge_told(client, outcome, now_s)
         elif client.ending == "finished":
             self._judge_finished(client, now_s)
-        elif isinstance(client, Builds) and client.wants and client.name not in self._judge.served_from:
+        elif isinstance(client, Builds) and not client.ending and client.name not in self._judge.served_from:
             self._judge_held(client, now_s)
 
     def _judge_gone(self, client: Client, now_s: float) -> None:
@@ -108,6 +108,8 @@ class Promises:
         told = self._judge.due_words[client.peer] and isinstance(client, Builds) and not client.ending
         if told and not client.complete and now_s > since_s + SOON_S:
             self._judge.fail(f"{client} was not told why it ended as {outcome.value}")
+        elif isinstance(client, Builds) and told and not client.acknowledged and now_s > since_s + SOON_S:
+            self._judge.fail(f"the SETTINGS of {client}, which was turned away, are not acknowledged")
 
     def _judge_finished(self, client: Client, now_s: float) -> None:
         """The builder finishes after a client that has got everything; both ends close."""

@@ -14,10 +14,13 @@ from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.simulation.callers import Builds
 from bkscaler.simulation.clients import Client, Garbage
+from bkscaler.simulation.truth import SPOKEN_S
 
 ROUNDING_S = 0.002
 JUST_NOW_S = 1.0
 """How long it may take until the end of a connection to a builder is told of."""
+LINGER_S = 60.0
+"""How long a client that was told why, or wants nothing any more, must be let stay."""
 MISSING_FOR_S = 10.0
 """How long after a set, or a right, was missing clients may be told so."""
 
@@ -39,11 +42,10 @@ def unexplained_end(judge: Any, client: Client) -> str:
     link, due = client.transport.link, judge.due_words.get(client.peer)
     if due and not client.ending and not _was_told(client):
         unknown = link.server.read_bytes < len(PREFACE if isinstance(client, Builds) else b"GET ")
-        _, acceptor = judge.accepted[client.peer]
-        overtaken = client.latency_s and acceptor.draining  # by the end of the process
-        return "" if link.harmed or unknown or overtaken else f"{client} was turned away without a word"
-    if due and not link.harmed and (wrong := [words for words in _words_to(client) if words not in due]):
-        return f"{client} was told {wrong[0]!r}"
+        excused = link.harmed or unknown or _was_overtaken(judge, client)
+        return "" if excused else f"{client} was turned away without a word"
+    if due and not link.harmed and (wrong := _wrongly_told(judge, client, due)):
+        return wrong
     ends = judge.served_from.get(client.name, [])
     harmed = [end for end in (*ends, client.transport) if end.link.harmed or not end.host.alive]
     if not ends or harmed or judge.outcomes.get(client.peer) is Outcome.SHUTTING_DOWN:
@@ -55,11 +57,36 @@ def unexplained_end(judge: Any, client: Client) -> str:
     return ""
 
 
+def _was_overtaken(judge: Any, client: Client) -> bool:
+    """Whether what a client was told may have been on its way when the process ended."""
+    _, acceptor = judge.accepted[client.peer]
+    waits = judge.outcomes[client.peer] is Outcome.SHUTTING_DOWN  # until it has been told
+    just_told = not waits and judge.truth.now_s < judge.ended_s[client.peer] + 2 * SPOKEN_S
+    return bool(acceptor.draining and (client.latency_s or just_told))
+
+
 def _was_told(client: Client) -> bool:
     """Whether a client that speaks a language for it was told that there is no builder."""
     if isinstance(client, Garbage):
         return not client.words.startswith(b"GET ") or client.received.startswith(b"HTTP/1.1 503 ")
     return client.complete if isinstance(client, Builds) else True
+
+
+def _wrongly_told(judge: Any, client: Client, due: frozenset[str]) -> str:
+    """Judge what a client was told, and that it had its time afterwards."""
+    wrong = [words for words in _words_to(client) if words not in due]
+    if wrong:
+        return f"{client} was told {wrong[0]!r}"
+    early = _was_dropped_early(judge, client)
+    return f"{client} was told, and dropped before it could leave" if early else ""
+
+
+def _was_dropped_early(judge: Any, client: Client) -> bool:
+    """Whether a gRPC client that was told why had less time to leave than it needs."""
+    _, acceptor = judge.accepted[client.peer]
+    told_for_s = judge.truth.now_s - judge.ended_s[client.peer]
+    stayed = isinstance(client, Builds) and client.refusals and not (client.ending or acceptor.draining)
+    return bool(stayed and told_for_s < LINGER_S - ROUNDING_S)
 
 
 def _words_to(client: Client) -> list[str]:
@@ -116,9 +143,26 @@ def _probe(judge: Any, client: Client) -> str:
 
 
 def _cancelled(judge: Any, client: Client) -> str:
+    link, _ = judge.accepted[client.peer]
     if not isinstance(client, Builds) or not client.has_cancelled:
         return "it has not cancelled"
-    return ""
+    if client.ending or link.harmed or client.wrong:
+        return ""
+    if client.wants and _was_heard(judge, client, client.asked_s):
+        return "it wants something again"
+    held_s = judge.truth.now_s - client.cancelled_s
+    enough = held_s >= LINGER_S - ROUNDING_S or _was_brief(client)
+    return "" if enough else f"it was let go {held_s:.3f} s after it had"
+
+
+def _was_brief(client: Builds) -> bool:
+    """Whether a client has called and cancelled, or the reverse, so soon that both may have come at once."""
+    return abs(client.asked_s - client.cancelled_s) <= client.latency_s + SPOKEN_S
+
+
+def _was_heard(judge: Any, client: Client, spoke_s: float) -> bool:
+    """Whether what a client has said at some time has arrived by now."""
+    return bool(judge.truth.now_s > spoke_s + client.latency_s + SPOKEN_S)
 
 
 def _misbehaved(judge: Any, client: Client) -> str:
@@ -127,8 +171,11 @@ def _misbehaved(judge: Any, client: Client) -> str:
 
 def _too_late(judge: Any, client: Client) -> str:
     link, _ = judge.accepted[client.peer]
-    if link.harmed and isinstance(client, Builds) and client.has_cancelled:
-        return ""  # that it has cancelled, and wants something again, may not have arrived
+    if isinstance(client, Builds) and client.has_cancelled:
+        if link.harmed or _was_brief(client):
+            return ""  # that it has cancelled, and wants something again, may not have arrived
+        if client.wants_nothing and _was_heard(judge, client, client.cancelled_s):
+            return "it wants nothing any more"
     waited_s = judge.truth.now_s - client.asked_s
     limit_s = judge.world.settings.ready_wait_timeout_s
     return "" if waited_s >= limit_s - ROUNDING_S else f"it has waited for {waited_s:.3f} s only"

@@ -8,6 +8,7 @@ that gets its own bytes back, all of them, in their order, knows that both direc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -131,7 +132,7 @@ class Served(Protocol):
     def _greet(self) -> None:
         idle = self._calls is None and not self._first and not self._known
         if idle and not self._builder.is_frozen and self in self._builder.serving and self._builder.alive:
-            self._calls = Calls(self._serve, self.transport, self._builder.runner.put_off)
+            self._calls = Calls(self._serve, self.transport, self._put_off)
 
     def dataReceived(self, data: bytes) -> None:
         """Answer; find out who it is first. What comes while the builder is frozen waits."""
@@ -168,7 +169,7 @@ class Served(Protocol):
             self._serve(first[:TAG_BYTES].decode("latin-1"))
             self.transport.write(first)
         elif beginning == PREFACE:
-            self._calls = Calls(self._serve, self.transport, self._builder.runner.put_off)
+            self._calls = Calls(self._serve, self.transport, self._put_off)
             self._calls.received(first)
 
     @property
@@ -178,6 +179,15 @@ class Served(Protocol):
     def _serve(self, who: str) -> None:
         self._builder.serving[self] = who
         self._builder.runner.on_served(who, self._builder, self.transport)
+
+    def _put_off(self, answer: Callable[[], None]) -> None:
+        """Answer a health check some time, and take note of who has the answer."""
+
+        def say() -> None:
+            self._builder.runner.checked.add((self.transport.peer.host, self._builder.uid))
+            answer()
+
+        self._builder.runner.put_off(say)
 
     def readConnectionLost(self) -> None:
         """All has come; close behind what is still to be written, bytes of somebody unknown included."""

@@ -72,6 +72,8 @@ def grpc_builds(world: Any, chance: Random) -> None:
     client = world.add(Builds(_name(world), world.clock))
     if chance.random() < 0.15:
         client.latency_s = 0.4 * chance.random()
+        for number in range(chance.choice((0, 8))):
+            client.after(0.02 + 0.15 * number, lambda: client.say(20))
     at_s = 0.01
     for _ in range(chance.choice((1, 1, 2, 3))):
         size = _size(chance)
@@ -86,6 +88,25 @@ def grpc_builds(world: Any, chance: Random) -> None:
     )
 
 
+def wavers(world: Any, chance: Random) -> None:
+    """A gRPC client that takes its call back early, and after a while makes another, or none, and stays."""
+    client = grpc_build_that_stays(world)
+    if chance.random() < 0.1:
+        client.latency_s = 0.4 * chance.random()
+    at_s = 0.01
+    for _ in range(chance.randint(1, 3)):
+        at_s += chance.choice((0.1, 1.0, 5.0)) * chance.random()
+        client.after(at_s, client.cancel)
+        if chance.random() < 0.3:
+            client.after(at_s + 20 * chance.random(), client.ping)
+        if chance.random() < 0.3:
+            break
+        at_s += chance.choice((0.1, 5.0, 58.0)) * chance.random()
+        client.after(at_s, lambda: client.say(_size(chance)))
+    end = chance.choice((client.hang_up, client.reset))
+    client.after(at_s + chance.choice((10.0, 80.0, 200.0)), end)
+
+
 def brief(world: Any, chance: Random) -> None:
     """A build that is over in a moment."""
     client = build_that_stays(world)
@@ -95,7 +116,7 @@ def brief(world: Any, chance: Random) -> None:
 def visit_within(world: Any, seconds: float, chance: Random) -> None:
     """Let clients come while there is trouble, perhaps, for so many seconds."""
     for _ in range(chance.randint(0, 2)):
-        visitor = chance.choice((build, grpc_builds))
+        visitor = chance.choice((build, grpc_builds, wavers))
         world.later(seconds * chance.random(), lambda visitor=visitor: world.visit(visitor, chance))
 
 
@@ -108,10 +129,13 @@ def burst(world: Any, chance: Random) -> None:
 
 
 def impatient(world: Any, chance: Random) -> None:
-    """A client that leaves before a cold builder can be ready, and perhaps after."""
+    """A client that leaves before a cold builder can be ready, and perhaps after; some half-close before."""
     client = world.add(chance.choice((Client, Builds))(_name(world), world.clock))
     client.after(0.01, lambda: client.say(_size(chance)))
-    client.after(0.02 + 3 * chance.random() ** 2, chance.choice((client.hang_up, client.reset)))
+    leaves_s = 0.02 + 3 * chance.random() ** 2
+    if chance.random() < 0.4:
+        client.after(0.012 + (leaves_s - 0.02) * chance.random(), client.finish)
+    client.after(leaves_s, chance.choice((client.hang_up, client.reset)))
 
 
 def probe(world: Any, chance: Random) -> None:
@@ -131,6 +155,13 @@ def garbage(world: Any, chance: Random) -> None:
     _says(world, chance, chance.choice(GARBAGE))
 
 
+def http1(world: Any, chance: Random) -> None:
+    """A client that speaks HTTP/1, and has patience."""
+    client = world.add(Garbage(_name(world), world.clock, GARBAGE[0]))
+    client.after(0.01, lambda: client.say(0))
+    client.after(20 + 40 * chance.random(), client.hang_up)
+
+
 def half_a_preface(world: Any, chance: Random) -> None:
     """The beginning of what HTTP/2 clients say first."""
     _says(world, chance, PREFACE[:10])
@@ -143,5 +174,5 @@ def _says(world: Any, chance: Random, words: bytes) -> None:
 
 
 CLIENTS: dict[Act, int] = {
-    build: 8, grpc_builds: 5, burst: 2, impatient: 2, probe: 2, silent: 1, garbage: 1
+    build: 8, grpc_builds: 5, wavers: 3, burst: 2, impatient: 2, probe: 2, silent: 1, garbage: 1
 }  # fmt: skip
