@@ -84,6 +84,7 @@ class Bounds:
         self._aimless_s: dict[str, float] = {}
         self._mute_s = -math.inf
         self._restless_s = self._unhealthy_s = self._unmissed_s = self._up_s = self._unready_s = 0.0
+        self._behind_s = 0.0
 
     def look(self, now_s: float) -> None:
         """
@@ -142,6 +143,8 @@ class Bounds:
             self._up_s = now_s
         if truth.ready_builder() is None:
             self._unready_s = now_s
+        if self._judge.world.cluster.controller.is_behind:
+            self._behind_s = now_s
         self._mute_s = now_s if truth.some_builder_is_mute() else max(self._mute_s, truth.lost_dial_s)
 
     def _judge_sleep(self, now_s: float) -> None:
@@ -194,7 +197,7 @@ class Bounds:
         since_s = max(client.asked_s + client.latency_s, self._unhealthy_s, self._truth.trouble_s)
         if now_s - max(since_s, self._up_s) > self._late_s(WAKE, client.asked_s, DEAD_FOR_S):
             self._judge.fail(f"{client} waits, and nothing is woken for it")
-        since_s = max(since_s, self._unready_s)
+        since_s = max(since_s, self._unready_s, self._behind_s)
         if now_s - since_s > self._join_late_s(client, since_s):
             self._judge.fail(f"{client} waits, and a builder is ready")
 

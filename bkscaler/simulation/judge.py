@@ -94,6 +94,7 @@ class Judge:
         """A process has been started: it knows nothing of the demand before."""
         self.run_s = self.truth.now_s
         self.draining_since_s = math.inf
+        self._dialling.started()
 
     def process_over(self, process: Process, how: str) -> None:
         """A process that has exited has left nothing behind, and has told how each connection ended."""

@@ -24,13 +24,11 @@ class Scalings:
     :param judge: whom failures are told, and who knows the world.
     :ivar condemned_s: since when the set has been about to be deleted; infinite when it is not.
     :ivar we_sleep: whether it was bkscaler that has scaled to 0, and nobody has scaled since.
-    :ivar sent_away: uids of the pods that bkscaler has sent away.
     """
 
     def __init__(self, judge: Any) -> None:
         self.condemned_s = math.inf
         self.we_sleep = False
-        self.sent_away: set[str] = set()
         self._judge = judge
         self._truth = judge.truth
         self._world = judge.world
@@ -53,8 +51,6 @@ class Scalings:
             return
         self._world.say(f"replicas {before} -> {after} by {hand}")
         self.we_sleep = after == 0 and hand == "bkscaler"
-        if after > before:
-            self._spare_who_stays()
         if hand != "bkscaler":
             self._truth.something_is_wrong()
             self._truth.hopeful_s = self._changed_s = self._truth.now_s
@@ -65,11 +61,6 @@ class Scalings:
             self._scaled_down()
         elif not any(map(self._judge.wants, self._truth.client_ends())):
             self._scaled_up_for_nobody()
-
-    def _spare_who_stays(self) -> None:
-        """A pod that was not told to end, before the replicas rose again, goes on."""
-        pods = [pod["metadata"] for pod in self._truth.pods()]
-        self.sent_away -= {meta["uid"] for meta in pods if "deletionTimestamp" not in meta}
 
     def _scaled_down(self) -> None:
         """
@@ -85,7 +76,6 @@ class Scalings:
             self._judge.fail("scaled down, although somebody else has scaled meanwhile")
         if self._truth.now_s > self._judge.draining_since_s + self._in_flight_s:
             self._judge.fail("scaled down while draining")
-        self.sent_away |= {pod["metadata"]["uid"] for pod in self._truth.pods()}
 
     def _too_early(self) -> tuple[float, list[str]]:
         """Say what speaks against a scale-down that is asked for now, and what time it is."""
