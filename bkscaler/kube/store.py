@@ -18,9 +18,9 @@ a StatefulSet read with ``observedGeneration == generation`` means that the cont
 every earlier spec, its deletions included; a pod that a list made *after that* still shows without a
 deletionTimestamp was spared.
 
-Successors have other uids and are no suspects, if they were born after the controller had acted on the spec that
-did not ask for them. One that lags may, after 0 -> 1 -> 0 -> 1, just be making the pod for the first 1, and will
-delete it for the 0 that it has yet to see. Such a pod is a suspect, too.
+Successors have other uids and are no suspects, if they were born after the controller had acted on the last
+spec that did not ask for them. After 0 -> 1 -> 0 -> 1 one that lags may just be making the pod for the first
+1, and will delete it for the 0 that it has yet to see. Such a pod is a suspect, too.
 
 **Pods belong to a uid.** A set that was deleted and made again has another uid; its namesake's pods are
 never usable.

@@ -5,8 +5,8 @@ It hears of every change, and a little later looks at the set and its pods, acts
 writes the status *of what it had seen*: that is why ``observedGeneration`` moves before the counts do.
 One set is worked on by one step at a time.
 
-It may be made to lag in two ways: what it looks at is behind (:class:`~bkscaler.sandbox.informer.Informer`), or
-it is slow to look, and then sees what is so.
+It may be made to lag in two ways: what it looks at is behind (:mod:`bkscaler.sandbox.informer`), or it is
+slow to look, and then sees what is so.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class StatefulSetController:
 
     :param events: where it says what it did.
     :ivar cache: what it knows; may be made to be behind.
-    :ivar slow_s: by how many seconds each step is later than usual, >= 0; those that wait already stay as they are.
+    :ivar slow_s: by how many seconds each step is later than usual, >= 0; what waits already stays as it is.
     :ivar on_step: told the set, as it was seen, by each step that has acted on it.
     """
 
@@ -77,9 +77,7 @@ class StatefulSetController:
         self._writing: set[_Key] = set()
         self._again: set[_Key] = set()
         self._others: list[IDelayedCall] = []
-        self.cache = Informer(
-            state, clock, {"statefulsets": self._set_changed, "pods": self._pod_changed}
-        )
+        self.cache = Informer(state, clock, {"statefulsets": self._set_changed, "pods": self._pod_changed})
         self.slow_s = 0.0
         self._slow_until_s = 0.0
         self.on_step: Callable[[Object], None] = lambda owner: None

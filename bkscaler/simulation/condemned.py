@@ -1,10 +1,10 @@
 """
 Which pods a scale-down has condemned, and which of these bkscaler should not trust.
 
-The controller carries out each generation of the set some time after it was written. From a scale-down on a pod
-that is not asked for may be deleted at any moment, until the controller has looked at a later generation that
-asks for it, and has left it alone. Nothing shows this in the pod itself. Whoever knows of that scale-down, or of
-any later generation, cannot tell that the pod is spared before the controller has said so.
+The controller carries out each generation of the set some time after it was written. From a scale-down on a
+pod that is not asked for may be deleted at any moment, until the controller has looked at a later generation
+that asks for it, and has left it alone. Nothing shows this in the pod itself. Whoever knows of that
+scale-down, or of any later generation, cannot tell that the pod is spared before the controller has said so.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Condemned:
         self._told.clear()
 
     def is_known(self, uid: str) -> bool:
-        """Whether a pod is condemned, and bkscaler, or one before it, did it, or has been told enough to doubt."""
+        """Whether a pod is condemned, and bkscaler did it, or has been told enough to doubt."""
         by = self._by.get(uid)
         if by is None:
             return False
@@ -65,7 +65,7 @@ class Condemned:
                 self._condemn(pod, owner)
 
     def _pod_changed(self, change: Change) -> None:
-        """Condemn a pod at its birth, if the controller has yet to see a generation that does not ask for it."""
+        """Condemn a pod at its birth, for a generation that the controller has yet to see."""
         if change.type != "ADDED":
             return
         for owner in self._specs[owner_of(change.object).get("uid", "")]:
@@ -107,7 +107,7 @@ def _wants(owner: Object, pod: Object) -> bool:
 
 
 def _sets(data: bytes) -> Iterator[Object]:
-    """Read the metadata of the StatefulSets in the bytes of an answer; lines that are not whole say nothing."""
+    """Read the metadata of the StatefulSets in what was answered; lines that are not whole say nothing."""
     if b'"replicas"' not in data:
         return
     for line in data.split(b"\n"):

@@ -55,9 +55,9 @@ class Dialling:
 
     def dialled(self, ip: str) -> None:
         """
-        No client is given a pod that bkscaler knows to be going, or that was sent away, as far as it can know,
-        and has not been spared. (Where DNS, which may be late, says which pod it is, only that none is while
-        bkscaler has scaled to 0.)
+        No client is given a pod that bkscaler knows to be going, or that was sent away, as far as it can
+        know, and has not been spared. (Where DNS, which may be late, says which pod it is, only that none is
+        while bkscaler has scaled to 0.)
         """
         if self._scalings.we_sleep:
             self._judge.fail(f"{ip} is dialled, although bkscaler has scaled to 0")

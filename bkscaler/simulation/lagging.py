@@ -11,6 +11,8 @@ from bkscaler.simulation.visitors import brief, build, build_that_stays, grpc_bu
 
 LAGS_S = (0.2, 1.0, 3.0, 8.0)
 """By how much it lags."""
+IN_BETWEEN_S = 0.001
+"""How long after the one read of a refresh the other one has not been carried out yet."""
 
 
 def _lag(world: Any, chance: Random, seconds: float, *, slow: bool = False) -> float:
@@ -27,14 +29,14 @@ def _lag(world: Any, chance: Random, seconds: float, *, slow: bool = False) -> f
         controller.slow_s = lag_s
     else:
         controller.cache.lag_s = lag_s
-    until(world, seconds, over)
+    until(world, seconds, over, "lag")
     return lag_s
 
 
 def controller_lags(world: Any, chance: Random) -> None:
     """
-    For a while the controller is behind, or slow; somebody comes and goes, and somebody comes whenever bkscaler
-    has just sent the builder away.
+    For a while the controller is behind, or slow; somebody comes and goes, and somebody comes whenever
+    bkscaler has just sent the builder away.
     """
     seconds = chance.choice((5.0, 30.0, 120.0))
     lag_s = _lag(world, chance, seconds, slow=chance.random() < 0.3)
@@ -60,7 +62,7 @@ def scaled_and_back(world: Any, chance: Random) -> None:
 
 
 def scaled_and_back_unseen(world: Any, chance: Random) -> None:
-    """The same, and bkscaler does not hear of it: only that something has happened in between."""
+    """The same, and bkscaler is cut off, or killed: it hears only that something has happened in between."""
     _back_and_forth(world, chance, unseen=True)
 
 
@@ -73,21 +75,47 @@ def _back_and_forth(world: Any, chance: Random, *, unseen: bool) -> None:
     def begin() -> None:
         lag_s = _lag(world, chance, seconds, slow=chance.random() < 0.2)
         if unseen:
-            wrong(world, "api")
-            for link in world.api.links():
-                link.cut()
+            _be_away(world, chance)
         elif chance.random() < 0.5:
             _be_late(world, chance)
-        world.by_hand(lambda: world.cluster.set_replicas(0))
-        world.later(
-            chance.choice((0.0, 0.005, 0.05, 0.5)) * chance.random(),
-            lambda: world.by_hand(lambda: world.cluster.set_replicas(1)),
-        )
+        _scale_to_0_and_1(world, chance.choice((0.0, 0.005, 0.05, 0.5)) * chance.random())
+        if chance.random() < 0.5:
+            _again_in_a_refresh(world, seconds)
         for _ in range(chance.randint(1, 3)):
             visitor = chance.choice((brief, build, grpc_builds))
             world.later(0.1 + 1.2 * lag_s * chance.random(), lambda v=visitor: world.visit(v, chance))
 
     world.later(chance.choice((1.0, 6.0)) * (0.5 + chance.random()), begin)
+
+
+def _scale_to_0_and_1(world: Any, after_s: float) -> None:
+    world.by_hand(lambda: world.cluster.set_replicas(0))
+    world.later(after_s, lambda: world.by_hand(lambda: world.cluster.set_replicas(1)))
+
+
+def _again_in_a_refresh(world: Any, seconds: float) -> None:
+    """When the controller has caught up, let it happen again between two reads of a refresh."""
+
+    def read(link: Link) -> None:
+        if not world.cluster.controller.is_behind:
+            disarm()
+            world.later(IN_BETWEEN_S, lambda: _scale_to_0_and_1(world, 0.0))
+
+    def disarm() -> None:
+        world.api.on_read = lambda link: None
+
+    world.api.on_read = read
+    world.trouble_until(seconds, disarm)
+
+
+def _be_away(world: Any, chance: Random) -> None:
+    """Let bkscaler be out of touch for a moment."""
+    wrong(world, "api")
+    if chance.random() < 0.4:
+        world.restart_after_s = 0.1
+        world.process.kill()
+    for link in world.api.links():
+        link.cut()
 
 
 def _be_late(world: Any, chance: Random) -> None:
@@ -98,4 +126,4 @@ def _be_late(world: Any, chance: Random) -> None:
             link.client.latency_s = chance.choice((0.5, 5.0))
 
 
-LAGS: dict[Act, int] = {controller_lags: 3, scaled_and_back: 1, scaled_and_back_unseen: 1}
+LAGS: dict[Act, int] = {controller_lags: 3, scaled_and_back: 2, scaled_and_back_unseen: 2}

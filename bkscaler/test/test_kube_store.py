@@ -227,7 +227,7 @@ class SuspicionTests(SynchronousTestCase):
         self.assertEqual(ready_uids(store), [])
 
     def test_successor(self):
-        """The successor of a condemned pod has another uid and is offered at once, by a controller that keeps up."""
+        """The successor of a condemned pod has another uid and is offered at once, if all keep up."""
         store = self.down_and_up()
         store.set_event("MODIFIED", set_object(version=25, generation=3))
         store.pod_event("DELETED", pod_object(version=30))
