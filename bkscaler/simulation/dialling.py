@@ -11,9 +11,7 @@ from typing import Any
 
 from bkscaler.sandbox.podstatus import is_ready
 from bkscaler.sandbox.state import Change
-from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.condemned import Condemned
-from bkscaler.simulation.links import Link
 from bkscaler.simulation.scalings import Scalings
 from bkscaler.simulation.truth import going
 
@@ -49,10 +47,6 @@ class Dialling:
         """Take note that a process begins."""
         self._condemned.started()
 
-    def connected(self, link: Link, builder: Builder) -> None:
-        """Take note whose address it is."""
-        self._uids[builder.ip] = builder.uid
-
     def dialled(self, ip: str) -> None:
         """
         No client is given a pod that bkscaler knows to be going, or that was sent away, as far as it can
@@ -84,8 +78,10 @@ class Dialling:
         return "whose set is being deleted" if self._scalings.condemned_s < before_s else ""
 
     def _pod_changed(self, change: Change) -> None:
-        """Take note since when a pod has not been Ready."""
+        """Take note since when a pod has not been Ready, and whose an address was last."""
         uid = change.object["metadata"]["uid"]
+        if ip := change.object["status"].get("podIP"):
+            self._uids[ip] = uid
         if is_ready(change.object):
             self._unready_s.pop(uid, None)
         else:

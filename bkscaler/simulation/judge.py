@@ -159,7 +159,6 @@ class Judge:
                 self.fail(f"{there.name} accepts {client}, although it was told to end")
             link.server.on_data = lambda data: self._read(link, client)
         elif isinstance(here, Process) and isinstance(there, Builder):
-            self._dialling.connected(link, there)
             self.builder_links[link] = math.inf
             self.linked_s[link] = self.truth.now_s
         elif isinstance(here, Process):
