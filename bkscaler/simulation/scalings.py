@@ -14,6 +14,8 @@ from bkscaler.sandbox.state import Change
 IN_FLIGHT_S, IN_FLIGHT_LATE_S = 1.0, 40.0
 """How long after a client has left a request made for it may take effect, when all is well with
 the API server, and otherwise."""
+TOGETHER_S = 0.005
+"""What is undone so soon may be heard of together with that, and then nothing seems to have changed."""
 ROUNDING_S = 0.002
 
 
@@ -34,6 +36,7 @@ class Scalings:
         self._world = judge.world
         self._changed_s = -math.inf
         self._saw_change = False
+        self._from = 0
         self._world.api.on_asked = self._too_early
         self._world.cluster.state.subscribe("statefulsets", self._set_changed)
 
@@ -53,8 +56,10 @@ class Scalings:
         self.we_sleep = after == 0 and hand == "bkscaler"
         if hand != "bkscaler":
             self._truth.something_is_wrong()
+            undone = after == self._from and self._truth.now_s < self._changed_s + TOGETHER_S
             self._truth.hopeful_s = self._changed_s = self._truth.now_s
-            self._saw_change = self._judge.is_well
+            self._from = before
+            self._saw_change = self._judge.is_well and not undone
         elif after not in {0, 1}:
             self._judge.fail(f"scaled to {after}")
         elif after < before:
