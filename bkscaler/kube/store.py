@@ -16,7 +16,11 @@ ask for, for however short a time, becomes a *suspect* by its uid; and so do all
 generation makes a leap, as we cannot know what it was in between. A suspect is cleared only by a refresh:
 a StatefulSet read with ``observedGeneration == generation`` means that the controller has carried out
 every earlier spec, its deletions included; a pod that a list made *after that* still shows without a
-deletionTimestamp was spared. Successors have other uids and are never suspects.
+deletionTimestamp was spared.
+
+Successors have other uids and are no suspects, if they were born after the controller had acted on the last
+spec that did not ask for them. After 0 -> 1 -> 0 -> 1 one that lags may just be making the pod for the first
+1, and will delete it for the 0 that it has yet to see. Such a pod is a suspect, too.
 
 **Pods belong to a uid.** A set that was deleted and made again has another uid; its namesake's pods are
 never usable.
@@ -90,6 +94,8 @@ class ClusterStore:
         self._pods_floor = ""
         self._suspects: set[str] = set()
         self._distrust_lists = False
+        self._doubtful: int | None = None
+        self._trusted_from = ""
         self._gone: deque[str] = deque(maxlen=GONE_KEPT)
 
     def __repr__(self) -> str:
@@ -208,6 +214,8 @@ class ClusterStore:
             self._gone.append(seen.uid)
             self._suspects.discard(seen.uid)
         else:
+            if seen.uid not in self._pods and self._may_be_of_old(seen):
+                self._suspects.add(seen.uid)
             self._pods[seen.uid] = seen
         self._condemn()
 
@@ -247,8 +255,16 @@ class ClusterStore:
             leapt = seen.generation - before.generation not in (0, 1)
         if leapt:
             self._suspects |= self._pods.keys()
+        if leapt or (before is not None and seen.replicas < before.replicas):
             self._distrust_lists = True
+            self._doubtful = seen.generation
+        if self._doubtful is not None and seen.observed_generation >= self._doubtful:
+            self._doubtful, self._trusted_from = None, seen.resource_version
         self._condemn()
+
+    def _may_be_of_old(self, born: PodView) -> bool:
+        """Tell whether a pod may have been made before the controller had seen what condemns it."""
+        return self._doubtful is not None or not is_newer(born.resource_version, than=self._trusted_from)
 
     def _condemn(self) -> None:
         """Suspect every pod that the spec does not ask for at this moment."""

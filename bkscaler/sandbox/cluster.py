@@ -82,6 +82,7 @@ class Cluster:
     :ivar tokens: user by token; more may be added.
     :ivar behaviour: delays and failures of its pods; may be changed at any time.
     :ivar runner: runs its pods.
+    :ivar controller: makes and deletes its pods; may be made to lag.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Cluster:
         self.root = ApiRoot(self.state, clock=clock, now=now, random=random, tokens=self.tokens)
         self._verbs = Verbs(self.state, now=now, random=random)
         events = EventLog(self.state, now=now, random=random)
-        self._controller = StatefulSetController(
+        self.controller = StatefulSetController(
             self.state, clock=clock, now=now, random=random, events=events
         )
         self._kubelet = Kubelet(
@@ -120,7 +121,7 @@ class Cluster:
     def start(self) -> None:
         """Let the controllers work."""
         self._kubelet.start()
-        self._controller.start()
+        self.controller.start()
 
     def stop(self) -> Deferred[None]:
         """
@@ -129,7 +130,7 @@ class Cluster:
         :returns: fires with None when no process is left; never fails.
         """
         self.root.watches.end_all()
-        self._controller.stop()
+        self.controller.stop()
         self._kubelet.stop()
         return self.runner.stop()
 

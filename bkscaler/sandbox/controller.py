@@ -4,6 +4,9 @@ The StatefulSet controller, on a passed-in clock, with the recorded delays.
 It hears of every change, and a little later looks at the set and its pods, acts, and a little later still
 writes the status *of what it had seen*: that is why ``observedGeneration`` moves before the counts do.
 One set is worked on by one step at a time.
+
+It may be made to lag in two ways: what it looks at is behind (:mod:`bkscaler.sandbox.informer`), or it is
+slow to look, and then sees what is so.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from bkscaler.sandbox.deletion import delete_pod
 from bkscaler.sandbox.eventlog import EventLog
+from bkscaler.sandbox.informer import Informer
 from bkscaler.sandbox.objects import Now, Object, Random, make_uid, stamp
 from bkscaler.sandbox.plan import SetPlan, plan_set
 from bkscaler.sandbox.podstatus import new_pod
@@ -56,6 +60,9 @@ class StatefulSetController:
     Keeps the pods of every StatefulSet as its spec says. Works from :meth:`start` to :meth:`stop`.
 
     :param events: where it says what it did.
+    :ivar cache: what it knows; may be made to be behind.
+    :ivar slow_s: by how many seconds each step is later than usual, >= 0; what waits already stays as it is.
+    :ivar on_step: told the set, as it was seen, by each step that has acted on it.
     """
 
     def __init__(
@@ -70,21 +77,25 @@ class StatefulSetController:
         self._writing: set[_Key] = set()
         self._again: set[_Key] = set()
         self._others: list[IDelayedCall] = []
-        self._unsubscribe: list[Callable[[], None]] = []
+        self.cache = Informer(state, clock, {"statefulsets": self._set_changed, "pods": self._pod_changed})
+        self.slow_s = 0.0
+        self._slow_until_s = 0.0
+        self.on_step: Callable[[Object], None] = lambda owner: None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it lags, and there is something that it has yet to see or to act on."""
+        return self.cache.is_behind or self._clock.seconds() < self._slow_until_s
 
     def start(self) -> None:
         """Begin to work, on what is there already too."""
-        self._unsubscribe = [
-            self._state.subscribe("statefulsets", self._set_changed),
-            self._state.subscribe("pods", self._pod_changed),
-        ]
-        for owner in self._state.peek_all("statefulsets"):
+        self.cache.start()
+        for owner in self.cache.peek_all("statefulsets"):
             self._enqueue(_key(owner))
 
     def stop(self) -> None:
         """Do nothing more; pending steps are dropped."""
-        for unsubscribe in self._unsubscribe:
-            unsubscribe()
+        self.cache.stop()
         for call in (*self._steps.values(), *self._others):
             if call.active():
                 call.cancel()
@@ -109,11 +120,13 @@ class StatefulSetController:
         if key in self._writing:
             self._again.add(key)
         elif key not in self._steps:
-            self._steps[key] = self._clock.callLater(delay_s, self._step, key)
+            self._steps[key] = self._clock.callLater(delay_s + self.slow_s, self._step, key)
+            if self.slow_s:
+                self._slow_until_s = self._steps[key].getTime()
 
     def _pods_of(self, owner: Object) -> dict[int, Object]:
         pods: dict[int, Object] = {}
-        for pod in self._state.peek_all("pods", owner["metadata"]["namespace"]):
+        for pod in self.cache.peek_all("pods", owner["metadata"]["namespace"]):
             ordinal = ordinal_of(pod)
             if ordinal is not None and owner_of(pod).get("uid") == owner["metadata"]["uid"]:
                 pods[ordinal] = pod
@@ -121,21 +134,21 @@ class StatefulSetController:
 
     def _step(self, key: _Key) -> None:
         del self._steps[key]
-        owner = self._state.peek("statefulsets", *key)
+        owner = self.cache.peek("statefulsets", *key)
         if owner is None:
             return
         plan = plan_set(owner, self._pods_of(owner))
         self._writing.add(key)
         self._act(owner, plan)
+        self.on_step(owner)
         delay_s = ACTED_S if plan.create or plan.delete else QUIET_S
-        self._steps[key] = self._clock.callLater(delay_s, self._write, key, plan.status)
+        self._steps[key] = self._clock.callLater(delay_s, self._write, key, owner, plan.status)
 
     def _act(self, owner: Object, plan: SetPlan) -> None:
         for ordinal in plan.create:
             self._create(owner, ordinal)
         for pod in plan.delete:
-            delete_pod(self._state, pod, self._now())
-            self._say(owner, "SuccessfulDelete", "Delete", pod["metadata"]["name"])
+            self._delete(owner, pod["metadata"])
 
     def _create(self, owner: Object, ordinal: int) -> None:
         pod = new_pod(owner, ordinal)
@@ -148,15 +161,25 @@ class StatefulSetController:
         self._state.put("pods", pod)
         self._say(owner, "SuccessfulCreate", "Create", meta["name"])
 
+    def _delete(self, owner: Object, seen: Object) -> None:
+        """Delete the pod that was seen, unless it is going already, or gone."""
+        pod = self._state.peek("pods", seen["namespace"], seen["name"])
+        if pod is None or pod["metadata"]["uid"] != seen["uid"] or "deletionTimestamp" in pod["metadata"]:
+            return
+        delete_pod(self._state, pod, self._now())
+        self._say(owner, "SuccessfulDelete", "Delete", seen["name"])
+
     def _say(self, owner: Object, reason: str, verb: str, pod_name: str) -> None:
         name = owner["metadata"]["name"]
         message = f"{verb} Pod {pod_name} in StatefulSet {name} successful"
         self._events.controller(owner, reason, message)
 
-    def _write(self, key: _Key, status: Object) -> None:
+    def _write(self, key: _Key, seen: Object, status: Object) -> None:
         del self._steps[key]
         again = key in self._again
-        self._state.edit("statefulsets", *key, lambda owner: owner.update(status=status))
+        now = self._state.peek("statefulsets", *key)
+        if now is not None and now["metadata"]["uid"] == seen["metadata"]["uid"]:
+            self._state.edit("statefulsets", *key, lambda owner: owner.update(status=status))
         # Our own write is no news: only what changed between the step and now asks for another one.
         self._again.discard(key)
         self._writing.discard(key)

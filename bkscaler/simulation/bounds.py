@@ -48,6 +48,10 @@ WAKE = Lateness(calm=0.5, other=4.0, api=30.0)
 """How late it may be woken."""
 JOIN = Lateness(calm=2.0, other=2.5, api=20.0)
 """How late a client may be joined to a builder that is ready, when all others answer a dial at once."""
+SPARED_S = 1.5
+"""The same when all that it has waited for is a controller that lagged, and bkscaler is in touch.
+
+The moment in which that ends is known to a second only."""
 JOIN_MUTE_S = 12.0
 """The same when dials were lost, or builders were mute: each try may take its time then."""
 SLEEP_AFTER_S = 120.0
@@ -84,6 +88,7 @@ class Bounds:
         self._aimless_s: dict[str, float] = {}
         self._mute_s = -math.inf
         self._restless_s = self._unhealthy_s = self._unmissed_s = self._up_s = self._unready_s = 0.0
+        self._behind_s = 0.0
 
     def look(self, now_s: float) -> None:
         """
@@ -125,7 +130,7 @@ class Bounds:
         healthy = process is not None and not process.draining and exists and truth.api_is_fine()
         if not healthy and now_s > STARTING_S:
             self._unhealthy_s = now_s
-            truth.trouble_s = now_s
+            truth.trouble_s = truth.disturbed_s = now_s
         if not self._judge.world.identity.is_well:
             truth.refused_s = now_s
         if not truth.api_is_fine() or self._judge.world.api.is_late:
@@ -143,6 +148,8 @@ class Bounds:
             self._up_s = now_s
         if truth.ready_builder() is None:
             self._unready_s = now_s
+        if self._judge.world.cluster.controller.is_behind:
+            self._behind_s = now_s
         self._mute_s = now_s if truth.some_builder_is_mute() else max(self._mute_s, truth.lost_dial_s)
 
     def _judge_sleep(self, now_s: float) -> None:
@@ -168,6 +175,8 @@ class Bounds:
     def _join_late_s(self, client: Client, since_s: float) -> float:
         """Say how late a client may be joined to a builder that is ready."""
         late_s = self._late_s(JOIN, client.asked_s, DEAD_FOR_S)
+        if since_s == self._behind_s > self._truth.disturbed_s + JOIN.other and self._judge.is_well:
+            late_s = SPARED_S
         if since_s < self._mute_s + JOIN_MUTE_S:
             late_s = max(late_s, JOIN_MUTE_S)
         return late_s + (TTL_S if self._settings.target_address == "dns" else 0.0)
@@ -195,7 +204,7 @@ class Bounds:
         since_s = max(client.asked_s + client.latency_s, self._unhealthy_s, self._truth.trouble_s)
         if now_s - max(since_s, self._up_s) > self._late_s(WAKE, client.asked_s, DEAD_FOR_S):
             self._judge.fail(f"{client} waits, and nothing is woken for it")
-        since_s = max(since_s, self._unready_s)
+        since_s = max(since_s, self._unready_s, self._behind_s)
         if now_s - since_s > self._join_late_s(client, since_s):
             self._judge.fail(f"{client} waits, and a builder is ready")
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from bkscaler.sandbox.podstatus import is_ready
 from bkscaler.sandbox.state import Change
-from bkscaler.simulation.builders import Builder
+from bkscaler.simulation.condemned import Condemned
 from bkscaler.simulation.lines import Line
-from bkscaler.simulation.links import Link
 from bkscaler.simulation.scalings import Scalings
 
 HEARD_S = 1.0
@@ -25,7 +24,7 @@ class Dialling:
     Judges each dial of a builder.
 
     :param judge: whom failures are told, and who knows the world.
-    :param scalings: knows whom bkscaler has sent away.
+    :param scalings: knows whether bkscaler has scaled to 0.
     """
 
     def __init__(self, judge: Any, scalings: Scalings) -> None:
@@ -35,6 +34,7 @@ class Dialling:
         self._unready_s: dict[str, float] = {}
         self._told_going: set[str] = set()
         self._uids: dict[str, str] = {}
+        self._condemned = Condemned(judge.truth, judge.world.cluster)
         judge.world.cluster.state.subscribe("pods", self._pod_changed)
 
     def told(self, line: Line) -> None:
@@ -44,15 +44,17 @@ class Dialling:
             meta = each.get("metadata", {})
             if deleted or "deletionTimestamp" in meta:
                 self._told_going.add(meta.get("uid", ""))
+        self._condemned.told(line)
 
-    def connected(self, link: Link, builder: Builder) -> None:
-        """Take note whose address it is."""
-        self._uids[builder.ip] = builder.uid
+    def started(self) -> None:
+        """Take note that a process begins."""
+        self._condemned.started()
 
     def dialled(self, ip: str) -> None:
         """
-        No client is given a pod that bkscaler knows to be going, or that it has sent away. (Where DNS, which
-        may be late, says which pod it is, only that none is while bkscaler has scaled to 0.)
+        No client is given a pod that bkscaler knows to be going, or that was sent away, as far as it can
+        know, and has not been spared. (Where DNS, which may be late, says which pod it is, only that none is
+        while bkscaler has scaled to 0.)
         """
         if self._scalings.we_sleep:
             self._judge.fail(f"{ip} is dialled, although bkscaler has scaled to 0")
@@ -60,16 +62,15 @@ class Dialling:
             return
         here = [pod["metadata"] for pod in self._truth.pods() if pod["status"].get("podIP") == ip]
         for meta in here:
-            if self._is_known_to_go(meta["uid"]) and "deletionTimestamp" in meta:
+            if meta["uid"] in self._told_going and "deletionTimestamp" in meta:
                 self._judge.fail(f"pod {meta['uid']} is dialled, which is going")
+            if self._condemned.is_known(meta["uid"]):
+                self._judge.fail(f"pod {meta['uid']} is dialled, which was sent away")
         if self._judge.is_well and (why := self._unfit(here)):
             self._judge.fail(f"{ip} is dialled, {why}")
         uid = self._uids.get(ip, "")
-        if not here and self._is_known_to_go(uid):
+        if not here and (uid in self._told_going or self._condemned.is_known(uid)):
             self._judge.fail(f"{ip} is dialled, whose pod {uid} is gone")
-
-    def _is_known_to_go(self, uid: str) -> bool:
-        return uid in self._told_going or uid in self._scalings.sent_away
 
     def _unfit(self, pods: list[dict[str, Any]]) -> str:
         """Say what bkscaler should have known of a pod that it dials."""
@@ -80,8 +81,10 @@ class Dialling:
         return "whose set is being deleted" if self._scalings.condemned_s < before_s else ""
 
     def _pod_changed(self, change: Change) -> None:
-        """Take note since when a pod has not been Ready."""
+        """Take note since when a pod has not been Ready, and whose an address was last."""
         uid = change.object["metadata"]["uid"]
+        if ip := change.object["status"].get("podIP"):
+            self._uids[ip] = uid
         if is_ready(change.object):
             self._unready_s.pop(uid, None)
         else:

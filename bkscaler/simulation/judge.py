@@ -97,6 +97,7 @@ class Judge:
         """A process has been started: it knows nothing of the demand before."""
         self.run_s = self.truth.now_s
         self.draining_since_s = math.inf
+        self._dialling.started()
 
     def process_over(self, process: Process, how: str) -> None:
         """A process that has exited has left nothing behind, and has told how each connection ended."""
@@ -161,7 +162,6 @@ class Judge:
                 self.fail(f"{there.name} accepts {client}, although it was told to end")
             link.server.on_data = lambda data: self._read(link, client)
         elif isinstance(here, Process) and isinstance(there, Builder):
-            self._dialling.connected(link, there)
             self.builder_links[link] = math.inf
             self.linked_s[link] = self.truth.now_s
         elif isinstance(here, Process):

@@ -230,4 +230,67 @@ KUBE: Ways = {
     "a pod that an older list does not have is taken for gone": (
         line("kube.store:ClusterStore.pods_read", "if not is_older(version, self._pods_floor):", "if True:"),
     ),
+    "a controller has always caught up": (
+        line(
+            "kube.statefulset:StatefulSetView.caught_up",
+            "self.observed_generation >= self.generation",
+            "True",
+        ),
+    ),
+    "a controller that is two generations behind has caught up": (
+        line(
+            "kube.statefulset:StatefulSetView.caught_up",
+            ">= self.generation",
+            ">= self.generation - 2",
+        ),
+    ),
+    "lists are trusted after a leap": (
+        line("kube.store:ClusterStore._take_set", "self._distrust_lists = True", "pass"),
+    ),
+    "suspects are never cleared": (
+        line("kube.store:ClusterStore.pods_read", "self._suspects.clear()", "pass"),
+    ),
+    "a proof about another spec counts": (
+        line("kube.store:ClusterStore._still", "self._set.generation == caught_up.generation", "True"),
+    ),
+    "a proof from after the pods were read counts": (
+        line(
+            "kube.store:ClusterStore.pods_read",
+            "if caught_up is not None and self._still(caught_up):",
+            "if self._set is not None and self._set.caught_up:",
+        ),
+    ),
+    "no refresh is asked for when only suspicion is left": (
+        line("kube.cluster:ClusterView._ask_soon", "if known is None or", "if True or"),
+    ),
+    "pods that are made for a spec that is over are trusted": (
+        line(
+            "kube.store:ClusterStore._may_be_of_old",
+            "return self._doubtful is not None or not",
+            "return False and",
+        ),
+        line("kube.store:ClusterStore.pods_read", "if self._distrust_lists:", "if False:"),
+    ),
+    "pods whose birth is heard of late are trusted": (
+        line(
+            "kube.store:ClusterStore._may_be_of_old",
+            " or not is_newer(born.resource_version, than=self._trusted_from)",
+            "",
+        ),
+    ),
+    "pods of a set that is gone are used": (line("kube.pods:serves", " and pod.owner_uid == owner.uid", ""),),
+    "a scale-down that has failed begins a new idle time": (
+        line(
+            "scaling.machine:Machine._keep_idle_time",
+            "if to is State.GOING_TO_SLEEP and not facts.needs.holds:",
+            "if False:",
+        ),
+    ),
+    "who comes while a scale-down is on its way is not held": (
+        line(
+            "scaling.machine:classify",
+            "if facts.sleep_sent:",
+            "if facts.sleep_sent and not facts.needs.holds:",
+        ),
+    ),
 }

@@ -13,6 +13,7 @@ from random import Random
 from bkscaler.sandbox.cluster import ClusterSettings
 from bkscaler.simulation.acts import Act
 from bkscaler.simulation.apifaults import API_FAULTS
+from bkscaler.simulation.lagging import LAGS
 from bkscaler.simulation.others import ENDS, OTHERS
 from bkscaler.simulation.podfaults import POD_FAULTS
 from bkscaler.simulation.visitors import CLIENTS
@@ -20,9 +21,9 @@ from bkscaler.simulation.visitors import CLIENTS
 MOODS: dict[str, dict[Act, int]] = {
     "calm": {},
     "api": API_FAULTS,
-    "pods": POD_FAULTS,
-    "others": OTHERS | ENDS,
-    "all": API_FAULTS | POD_FAULTS | OTHERS | ENDS,
+    "pods": POD_FAULTS | LAGS,
+    "others": OTHERS | ENDS | LAGS,
+    "all": API_FAULTS | POD_FAULTS | OTHERS | ENDS | LAGS,
 }
 """Which faults a world knows."""
 

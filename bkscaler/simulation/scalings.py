@@ -14,6 +14,8 @@ from bkscaler.sandbox.state import Change
 IN_FLIGHT_S, IN_FLIGHT_LATE_S = 1.0, 40.0
 """How long after a client has left a request made for it may take effect, when all is well with
 the API server, and otherwise."""
+TOGETHER_S = 0.005
+"""What is undone so soon may be heard of together with that, and then nothing seems to have changed."""
 ROUNDING_S = 0.002
 
 
@@ -24,18 +26,17 @@ class Scalings:
     :param judge: whom failures are told, and who knows the world.
     :ivar condemned_s: since when the set has been about to be deleted; infinite when it is not.
     :ivar we_sleep: whether it was bkscaler that has scaled to 0, and nobody has scaled since.
-    :ivar sent_away: uids of the pods that bkscaler has sent away.
     """
 
     def __init__(self, judge: Any) -> None:
         self.condemned_s = math.inf
         self.we_sleep = False
-        self.sent_away: set[str] = set()
         self._judge = judge
         self._truth = judge.truth
         self._world = judge.world
         self._changed_s = -math.inf
         self._saw_change = False
+        self._from = 0
         self._world.api.on_asked = self._too_early
         self._world.cluster.state.subscribe("statefulsets", self._set_changed)
 
@@ -53,23 +54,18 @@ class Scalings:
             return
         self._world.say(f"replicas {before} -> {after} by {hand}")
         self.we_sleep = after == 0 and hand == "bkscaler"
-        if after > before:
-            self._spare_who_stays()
         if hand != "bkscaler":
             self._truth.something_is_wrong()
+            undone = after == self._from and self._truth.now_s < self._changed_s + TOGETHER_S
             self._truth.hopeful_s = self._changed_s = self._truth.now_s
-            self._saw_change = self._judge.is_well
+            self._from = before
+            self._saw_change = self._judge.is_well and not undone
         elif after not in {0, 1}:
             self._judge.fail(f"scaled to {after}")
         elif after < before:
             self._scaled_down()
         elif not any(map(self._judge.wants, self._truth.client_ends())):
             self._scaled_up_for_nobody()
-
-    def _spare_who_stays(self) -> None:
-        """A pod that was not told to end, before the replicas rose again, goes on."""
-        pods = [pod["metadata"] for pod in self._truth.pods()]
-        self.sent_away -= {meta["uid"] for meta in pods if "deletionTimestamp" not in meta}
 
     def _scaled_down(self) -> None:
         """
@@ -85,7 +81,6 @@ class Scalings:
             self._judge.fail("scaled down, although somebody else has scaled meanwhile")
         if self._truth.now_s > self._judge.draining_since_s + self._in_flight_s:
             self._judge.fail("scaled down while draining")
-        self.sent_away |= {pod["metadata"]["uid"] for pod in self._truth.pods()}
 
     def _too_early(self) -> tuple[float, list[str]]:
         """Say what speaks against a scale-down that is asked for now, and what time it is."""

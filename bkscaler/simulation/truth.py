@@ -26,6 +26,7 @@ class Truth:
 
     :param world: the world.
     :ivar trouble_s: when something last went wrong that may delay things, by the acts' own account.
+    :ivar disturbed_s: the same, but for a controller that lags.
     :ivar api_trouble_s: the same with what is between bkscaler and the API server.
     :ivar refused_s: when bkscaler was last refused by the API server, as its token or its rights were.
     :ivar answered_s: when the API server did last more than refuse everything.
@@ -37,6 +38,7 @@ class Truth:
 
     def __init__(self, world: Any) -> None:
         self.hand = "bkscaler"
+        self.disturbed_s = -math.inf
         self.trouble_s = self.api_trouble_s = self.refused_s = self.lost_dial_s = -math.inf
         self.answered_s = self.hopeful_s = 0.0
         self.unreachable: set[str] = set()
@@ -58,9 +60,12 @@ class Truth:
         """
         Take note that from now on things may take longer.
 
-        :param what: ``api`` when bkscaler may be out of touch with the API server, and in its back-offs.
+        :param what: ``api`` when bkscaler may be out of touch with the API server, and in its back-offs;
+            ``lag`` when only the controller lags.
         """
         self.trouble_s = self.now_s
+        if what != "lag":
+            self.disturbed_s = self.now_s
         if what == "api":
             self.api_trouble_s = self.now_s
 

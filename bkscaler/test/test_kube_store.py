@@ -227,11 +227,33 @@ class SuspicionTests(SynchronousTestCase):
         self.assertEqual(ready_uids(store), [])
 
     def test_successor(self):
-        """The successor of a condemned pod has another uid and is offered at once."""
+        """The successor of a condemned pod has another uid and is offered at once, if all keep up."""
         store = self.down_and_up()
+        store.set_event("MODIFIED", set_object(version=25, generation=3))
         store.pod_event("DELETED", pod_object(version=30))
         store.pod_event("ADDED", pod_object(uid="pod-b", version=31))
         self.assertEqual(ready_uids(store), ["pod-b"])
+
+    def test_born_of_an_old_spec(self):
+        """A pod is doubted that a controller has made which had not heard yet that there were to be none."""
+        store = self.down_and_up()
+        store.pod_event("DELETED", pod_object(version=30))
+        store.pod_event("ADDED", pod_object(uid="pod-b", version=31))
+        self.assertEqual(ready_uids(store), [])
+        store.set_event("MODIFIED", set_object(version=32, generation=3, observed=2))
+        self.assertEqual(ready_uids(store), [])
+        refresh(store, set_object(version=33, generation=3), 34, pod_object(uid="pod-b", version=31))
+        self.assertEqual(ready_uids(store), ["pod-b"])
+
+    def test_born_of_an_old_spec_and_late(self):
+        """So is one whose birth is heard of after the controller has heard."""
+        store = self.down_and_up()
+        store.set_event("MODIFIED", set_object(version=32, generation=3))
+        store.pod_event("ADDED", pod_object(uid="pod-b", version=31))
+        self.assertEqual(ready_uids(store), [])
+        self.assertTrue(store.refresh_would_help)
+        store.pod_event("ADDED", pod_object(uid="pod-c", version=33))
+        self.assertEqual(ready_uids(store), ["pod-c"])
 
     def test_leap(self):
         """A generation that leaps hides what was in between, so every pod is doubted."""
@@ -262,13 +284,19 @@ class SuspicionTests(SynchronousTestCase):
 class RecordedTests(SynchronousTestCase):
     """Whole lives as a real API server told them."""
 
+    def asleep_before(self, woken):
+        """Give a set as it was before somebody scaled it up."""
+        spec = {**woken["spec"], "replicas": 0}
+        generation = woken["status"]["observedGeneration"]
+        return {**woken, "spec": spec, "metadata": {**woken["metadata"], "generation": generation}}
+
     def replay(self, name: str):
         """Replay a timeline; give the uids offered after each event, none of which may be dying."""
         lines = [line for line in recorded_timeline(name) if line["kind"] != "me"]
         store = ClusterStore("buildkitd")
         first = next(line["event"]["object"] for line in lines if line["kind"] == "sts")
         start = str(int(first["metadata"]["resourceVersion"]) - 1)
-        store.set_read([], start, store.mark())
+        store.set_read([self.asleep_before(first)], start, store.mark())
         store.pods_read([], start, store.mark())
         offered, dying = [], set()
         for line in lines:

@@ -36,9 +36,10 @@ ROWS = """
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
 9  simulation.clock|links|identity|names <- simulation.network|calls <- simulation.serving
       <- simulation.builders|process|asking <- simulation.clients|apiserver <- simulation.callers
-      <- simulation.truth|world <- simulation.reasons|records|promises <- simulation.bounds|scalings
+      <- simulation.truth|world <- simulation.reasons|records|promises <- simulation.bounds|scalings|condemned
       <- simulation.dialling <- simulation.judge
-10 simulation.acts|breaking <- simulation.visitors|misscaling|misserving <- simulation.podfaults|others
+10 simulation.acts|breaking <- simulation.visitors|misscaling|misserving
+      <- simulation.podfaults|others|lagging
       <- simulation.apifaults <- simulation.plan <- simulation.run|thrift <- simulation.mutants|__main__
 11 soak.views|errands|journal|troubles|gate|program|rests <- soak.clients|reasons
       <- soak.grpcclient|ledger|stage <- soak.crowd|judge <- soak.faults <- soak.course <- soak.report

@@ -129,6 +129,85 @@ class ControllerTests(SynchronousTestCase):
         world.pump(5)
         self.assertEqual(self.names(world), ["buildkitd-0", "buildkitd-1"])
 
+    def test_a_cache_that_is_behind(self):
+        """What is seen late is acted on late, although it is over, and the status says what was seen."""
+        world = self.world(replicas=1)
+        world.pump(1)
+        (old,) = world.cluster.pods()
+        world.cluster.controller.cache.lag_s = 2.0
+        world.patch_scale(0)
+        world.pump(0.5)
+        world.patch_scale(1)
+        world.pump(1.4)
+        self.assertEqual(world.cluster.pods(), [old])
+        self.assertEqual(world.cluster.stateful_set()["status"]["observedGeneration"], 1)
+        self.assertTrue(world.cluster.controller.is_behind)
+        world.pump(0.2)
+        self.assertIn("deletionTimestamp", world.cluster.pods()[0]["metadata"])
+        self.assertEqual(world.cluster.stateful_set()["status"]["observedGeneration"], 2)
+        world.pump(5)
+        self.assertEqual(world.cluster.stateful_set()["status"]["observedGeneration"], 3)
+        self.assertNotEqual(world.cluster.pods()[0]["metadata"]["uid"], old["metadata"]["uid"])
+        world.pump(5)
+        self.assertFalse(world.cluster.controller.is_behind)
+
+    def test_a_cache_that_catches_up(self):
+        """Who catches up sees at once how things are, and spares what is asked for again."""
+        world = self.world(replicas=1)
+        world.pump(1)
+        (old,) = world.cluster.pods()
+        world.cluster.controller.cache.lag_s = 2.0
+        world.patch_scale(0)
+        world.patch_scale(1)
+        world.cluster.controller.cache.catch_up()
+        world.pump(5)
+        self.assertEqual(world.cluster.pods(), [old])
+        self.assertEqual(world.cluster.stateful_set()["status"]["observedGeneration"], 3)
+
+    def test_less_behind(self):
+        """When a cache is less behind, nothing overtakes what was made before; what is left is dropped."""
+        world = self.world(replicas=1)
+        world.pump(1)
+        seen = []
+        cache, (old,) = world.cluster.controller.cache, world.cluster.pods()
+        world.cluster.controller.on_step = lambda owner: seen.append(owner["metadata"]["generation"])
+        cache.lag_s = 2.0
+        world.patch_scale(0)
+        cache.lag_s = 0.1
+        world.patch_scale(1)
+        world.pump(1.9)
+        self.assertEqual((seen, world.cluster.pods()), ([], [old]))
+        world.pump(0.2)
+        self.assertEqual(set(seen), {3})
+        world.patch_scale(0)
+
+    def test_slow(self):
+        """A slow controller acts late, on what is so then: it spares a pod that is asked for again."""
+        world = self.world(replicas=1)
+        world.pump(1)
+        (old,) = world.cluster.pods()
+        world.cluster.controller.slow_s = 2.0
+        world.patch_scale(0)
+        world.pump(1)
+        self.assertEqual((world.cluster.pods(), world.cluster.controller.is_behind), ([old], True))
+        world.patch_scale(1)
+        world.pump(1.5)
+        self.assertEqual(world.cluster.pods(), [old])
+        self.assertEqual(world.cluster.stateful_set()["status"]["observedGeneration"], 3)
+
+    def test_a_set_made_anew_while_behind(self):
+        """What a controller that is behind makes for a set that is gone goes with it."""
+        world = self.world(replicas=0)
+        world.pump(1)
+        world.cluster.controller.cache.lag_s = 1.0
+        world.patch_scale(1)
+        world.cluster.delete_set()
+        world.cluster.create_set(1)
+        world.pump(6)
+        uid = world.cluster.stateful_set()["metadata"]["uid"]
+        self.assertEqual([owner_of(pod)["uid"] for pod in world.cluster.pods()], [uid])
+        self.assertEqual(world.cluster.stateful_set()["status"]["observedGeneration"], 1)
+
     def test_deleting_the_set(self):
         """When the set goes, its pods are deleted after it."""
         world = self.world(replicas=1)
