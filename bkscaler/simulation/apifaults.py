@@ -228,6 +228,37 @@ def set_replaced_unseen(world: Any, chance: Random) -> None:
     world.later(14.0, lambda: visit_within(world, 10.0, chance))
 
 
+def restored(world: Any, chance: Random) -> None:
+    """The server is lost, and restored from a backup that was made a while before; it may be much older."""
+    if not world.judge.truth.set_is_well():
+        return
+    backup, later = world.cluster.state.backup(), Random(f"{chance.random()}")
+    age_s, touches = chance.choice((0.0, 3.0, 30.0, 100.0)) * chance.random(), chance.choice((0, 3, 100, 100))
+    down_s, silently = chance.choice((0.1, 3.0, 20.0)), chance.random() < 0.4
+
+    def fail() -> None:
+        for number in range(touches):
+            world.cluster.touch_set(f"{number}")
+        world.later(0.1, lambda: world.leaving or vanish())
+
+    def vanish() -> None:
+        if silently:
+            silent_watches(world, later)
+            world.judge.truth.unreachable.add(world.api.ip)
+        else:
+            world.api.kill()
+        until(world, down_s, come_back, "api")
+
+    def come_back() -> None:
+        world.judge.truth.unreachable.discard(world.api.ip)
+        if not silently:
+            world.api.kill()
+        world.by_hand(lambda: world.api.restore(backup))
+        visit_within(world, later.choice((5.0, 40.0)), later)
+
+    world.later(age_s, lambda: world.leaving or fail())
+
+
 def _die(world: Any, seconds: float, asked: Link) -> None:
     """It is killed, and comes back."""
     world.api.kill()
@@ -265,5 +296,5 @@ API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 4, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 4,
     scaling_unanswered: 4, slow_look: 3, scaled_meanwhile: 2, token_renewed: 2,
-    rights_taken: 2, set_replaced_unseen: 1, api_unreachable: 2, undone: 1,
+    rights_taken: 2, set_replaced_unseen: 1, api_unreachable: 2, undone: 1, restored: 2,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from bkscaler.sandbox.cluster import Cluster
 from bkscaler.sandbox.failures import ApiFailure
 from bkscaler.sandbox.replies import send_text
+from bkscaler.sandbox.state import Backup
 from bkscaler.simulation.asking import Asking
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.network import Host, Network
@@ -28,6 +29,11 @@ IDLE_CONNECTIONS_S = (5.0, 31.0, 180.0)
 """After how long the server, or something in front of it, closes a connection that is not used."""
 LATE_S = 0.4
 """What takes so long to arrive is late."""
+FOLLOWED_S = 45.0
+"""
+How long bkscaler may go on believing what it knew, from the first list of a server that was restored: 15 s, and
+the longest wait of a watch.
+"""
 Random = Callable[[], float]
 
 
@@ -92,6 +98,7 @@ class ApiServer:
         self._cluster = cluster
         self._random = random
         self._idle_s = IDLE_CONNECTIONS_S[int(random() * len(IDLE_CONNECTIONS_S))]
+        self._followed_s = -math.inf
         self._lists: dict[bytes, Any] = {}
         self._old_lists: dict[bytes, Any] = {}
 
@@ -114,6 +121,18 @@ class ApiServer:
         site = Site(_Gate(self), reactor=clock, timeout=self._idle_s, parsePOSTFormSubmission=False)
         site.displayTracebacks = False
         self.host.listen(PORT, _Unlogged(site))
+
+    def restore(self, backup: Backup) -> None:
+        """Come back with what there was at the time of a backup; to be killed before is up to the caller."""
+        self._cluster.restore(backup)
+        self._forget_lists()
+        self._followed_s = math.inf
+        self.start()
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether it can be expected that what it says is believed."""
+        return self._network.clock.rightNow > self._followed_s
 
     def kill(self) -> None:
         """Be gone: every connection is reset."""
@@ -194,6 +213,8 @@ class ApiServer:
             return
         if request.method == b"GET" and b"watch=" not in request.uri:
             self._keep(request)
+            if self._followed_s == math.inf:
+                self._followed_s = self._network.clock.rightNow + FOLLOWED_S
         down = self.spoil_down and request.method == b"PATCH" and request.path.endswith(b"/scale")
         if down or (trouble.spoil_answers and trouble.only in {"", request.method.decode()}):
             self._spoil(request)
@@ -208,10 +229,13 @@ class ApiServer:
 
     def _was_scaled(self, replicas: int, link: Link) -> None:
         if not replicas:
-            self._old_lists.clear()
-            self._lists.clear()
+            self._forget_lists()
         self.asking.done()
         self.on_scaled(replicas, link)
+
+    def _forget_lists(self) -> None:
+        self._old_lists.clear()
+        self._lists.clear()
 
     def _refuse(self, request: Any, trouble: Trouble, link: Link) -> None:
         self.asking.refused(request, link, trouble.retry_after_s)

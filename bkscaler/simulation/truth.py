@@ -139,10 +139,10 @@ class Truth:
         return grace_s <= client.latency_s + SPOKEN_S
 
     def api_is_fine(self) -> bool:
-        """Whether the API server answers; connections made before may be silent all the same."""
+        """Whether the API server answers, and is believed; connections made before may be silent all the same."""
         api = self._world.api
         reached = api.up and api.ip not in self.unreachable
-        return bool(reached and api.trouble == Trouble() and self._world.identity.is_well)
+        return bool(reached and api.is_followed and api.trouble == Trouble() and self._world.identity.is_well)
 
     def api_answers(self) -> bool:
         """Whether the API server does more than refuse everything."""
