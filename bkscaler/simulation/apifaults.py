@@ -12,6 +12,9 @@ from bkscaler.simulation.links import Link
 from bkscaler.simulation.others import somebody_scales
 from bkscaler.simulation.visitors import brief, visit_within
 
+OTHER_WRITES = 10_000
+"""How many versions other objects take, which are of no interest here: more than all of ours ever will."""
+
 
 def _last(world: Any, chance: Random, seconds: float, over: Callable[[], Any]) -> None:
     """Let trouble last for so long; somebody may come while it does."""
@@ -229,20 +232,23 @@ def set_replaced_unseen(world: Any, chance: Random) -> None:
 
 
 def restored(world: Any, chance: Random) -> None:
-    """The server is lost, and restored from a backup that was made a while before; it may be much older."""
+    """
+    The server is lost, and restored from a backup that was made a while before. Its connections are reset, or
+    fall silent for good: then nobody hears that it was away.
+    """
     if not world.judge.truth.set_is_well():
         return
     backup, later = world.cluster.state.backup(), Random(f"{chance.random()}")
-    age_s, touches = chance.choice((0.0, 3.0, 30.0, 100.0)) * chance.random(), chance.choice((0, 3, 100, 100))
-    down_s, silently = chance.choice((0.1, 3.0, 20.0)), chance.random() < 0.4
+    unheard, down_s = chance.random() < 0.4, chance.choice((0.1, 3.0, 20.0))
+    others = OTHER_WRITES if unheard else chance.choice((0, 3, OTHER_WRITES))
 
     def fail() -> None:
-        for number in range(touches):
-            world.cluster.touch_set(f"{number}")
+        world.cluster.state.version += others
+        world.by_hand(lambda: world.cluster.touch_set("before the end"))
         world.later(0.1, lambda: world.leaving or vanish())
 
     def vanish() -> None:
-        if silently:
+        if unheard:
             silent_watches(world, later)
             world.judge.truth.unreachable.add(world.api.ip)
         else:
@@ -251,12 +257,10 @@ def restored(world: Any, chance: Random) -> None:
 
     def come_back() -> None:
         world.judge.truth.unreachable.discard(world.api.ip)
-        if not silently:
-            world.api.kill()
-        world.by_hand(lambda: world.api.restore(backup))
+        world.by_hand(lambda: world.api.restore(backup, unheard))
         visit_within(world, later.choice((5.0, 40.0)), later)
 
-    world.later(age_s, lambda: world.leaving or fail())
+    world.later(chance.choice((0.0, 3.0, 30.0, 100.0)) * chance.random(), lambda: world.leaving or fail())
 
 
 def _die(world: Any, seconds: float, asked: Link) -> None:

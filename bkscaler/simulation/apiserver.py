@@ -29,6 +29,7 @@ IDLE_CONNECTIONS_S = (5.0, 31.0, 180.0)
 """After how long the server, or something in front of it, closes a connection that is not used."""
 LATE_S = 0.4
 """What takes so long to arrive is late."""
+WATCHED = (b"statefulsets", b"pods")
 FOLLOWED_S = 45.0
 """
 How long bkscaler may go on believing what it knew, from the first list of a server that was restored: 15 s, and
@@ -98,7 +99,8 @@ class ApiServer:
         self._cluster = cluster
         self._random = random
         self._idle_s = IDLE_CONNECTIONS_S[int(random() * len(IDLE_CONNECTIONS_S))]
-        self._followed_s = -math.inf
+        self._unheard, self._followed_s = False, -math.inf
+        self._unfollowed: set[bytes] = set()
         self._lists: dict[bytes, Any] = {}
         self._old_lists: dict[bytes, Any] = {}
 
@@ -122,17 +124,33 @@ class ApiServer:
         site.displayTracebacks = False
         self.host.listen(PORT, _Unlogged(site))
 
-    def restore(self, backup: Backup) -> None:
-        """Come back with what there was at the time of a backup; to be killed before is up to the caller."""
+    def restore(self, backup: Backup, unheard: bool) -> None:
+        """
+        Come back with what there was at the time of a backup.
+
+        :param unheard: whether who was connected does not hear of the end, and takes its watches for alive.
+        """
+        if not unheard:
+            self.kill()
         self._cluster.restore(backup)
         self._forget_lists()
-        self._followed_s = math.inf
+        self._unheard, self._followed_s, self._unfollowed = unheard, math.inf, set(WATCHED)
         self.start()
 
     @property
     def is_followed(self) -> bool:
         """Whether it can be expected that what it says is believed."""
         return self._network.clock.rightNow > self._followed_s
+
+    def _look_who_follows(self, request: Any) -> None:
+        """A list shows what the server is like now; who watches from a version that there is has followed."""
+        if b"watch=" not in request.uri:
+            if request.method == b"GET" and not self._unheard:
+                self._followed_s = min(self._followed_s, self._network.clock.rightNow + FOLLOWED_S)
+        elif int(request.args[b"resourceVersion"][0]) <= self._cluster.state.version:
+            self._unfollowed.discard(request.path.rpartition(b"/")[2])
+            if not self._unfollowed:
+                self._followed_s = -math.inf
 
     def kill(self) -> None:
         """Be gone: every connection is reset."""
@@ -213,11 +231,11 @@ class ApiServer:
             return
         if request.method == b"GET" and b"watch=" not in request.uri:
             self._keep(request)
-            if self._followed_s == math.inf:
-                self._followed_s = self._network.clock.rightNow + FOLLOWED_S
         down = self.spoil_down and request.method == b"PATCH" and request.path.endswith(b"/scale")
         if down or (trouble.spoil_answers and trouble.only in {"", request.method.decode()}):
             self._spoil(request)
+        if not self.is_followed:
+            self._look_who_follows(request)
         self.facts = getattr(request, "facts", None)
         self._cluster.root.render(request)
         self.log(f"{what}: {request.code}")

@@ -200,14 +200,11 @@ KUBE: Ways = {
             "self._mark = self._store.mark()\n    if self._is_set:",
         ),
         line(
-            "kube.cluster:ClusterView.refresh",
-            "items, version = _listed(answer)\n    self._weigh(self._set_behind",
-            "items, version = _listed(answer)\n    mark = self._store.mark()\n    self._weigh(self._set_behind",
-        ),
-        line(
-            "kube.cluster:ClusterView.refresh",
-            "items, version = _listed(answer)\n    self._weigh(self._pods_behind",
-            "items, version = _listed(answer)\n    mark = self._store.mark()\n    self._weigh(self._pods_behind",
+            "kube.cluster:ClusterView._weigh",
+            "behind.weigh(version, floor)",
+            "mark = self._store.mark()\n"
+            "    floor = mark.set_floor if behind is self._set_behind else mark.pods_floor\n"
+            "    behind.weigh(version, floor)",
         ),
     ),
     "silent watches are never listed anew": (value("kube.watch:SILENT_WATCHES", 10**9),),
