@@ -22,8 +22,9 @@ deletionTimestamp was spared. Successors have other uids and are never suspects.
 never usable.
 
 **What is gone stays gone.** An API server that has been restarted may answer as things were. A uid is never
-used twice, so a pod whose deletion has been seen is not believed in again, whatever a list says. (That an
-older list does not have a pod is no deletion.)
+used twice, so a pod whose deletion has been seen is not believed in again, unless the server has gone back: it
+may be from before the deletion, and the pod is started again. (That an older list does not have a pod is no
+deletion.)
 
 Imported by ``kube.cluster``.
 """
@@ -176,6 +177,8 @@ class ClusterStore:
         """
         overtaken = is_older(version, self._pods_floor) and not is_older(version, mark.pods_floor)
         if not overtaken:
+            if is_older(version, self._pods_floor):
+                self._gone.clear()  # they may have been alive at the time of the backup, and are again
             views = map(pods.parse, items)
             listed = {view.uid: view for view in views if view.uid and view.uid not in self._gone}
             if not is_older(version, self._pods_floor):

@@ -245,7 +245,7 @@ def restored(world: Any, chance: Random) -> None:
     def fail() -> None:
         world.cluster.state.version += others
         world.by_hand(lambda: world.cluster.touch_set("before the end"))
-        world.later(0.1, lambda: world.leaving or vanish())
+        world.later(0.1, lambda: None if world.leaving else vanish())
 
     def vanish() -> None:
         if unheard:
@@ -257,10 +257,13 @@ def restored(world: Any, chance: Random) -> None:
 
     def come_back() -> None:
         world.judge.truth.unreachable.discard(world.api.ip)
-        world.by_hand(lambda: world.api.restore(backup, unheard))
+        if not unheard:
+            world.api.kill()
+        world.by_hand(lambda: world.api.restore(backup, world.judge.truth.is_deaf()))
         visit_within(world, later.choice((5.0, 40.0)), later)
 
-    world.later(chance.choice((0.0, 3.0, 30.0, 100.0)) * chance.random(), lambda: world.leaving or fail())
+    age_s = chance.choice((0.0, 3.0, 30.0, 100.0)) * chance.random()
+    world.later(age_s, lambda: None if world.leaving else fail())
 
 
 def _die(world: Any, seconds: float, asked: Link) -> None:

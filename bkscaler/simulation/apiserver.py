@@ -32,8 +32,8 @@ LATE_S = 0.4
 WATCHED = (b"statefulsets", b"pods")
 FOLLOWED_S = 45.0
 """
-How long bkscaler may go on believing what it knew, from the first list of a server that was restored: 15 s, and
-the longest wait of a watch.
+How long bkscaler may go on believing what it knew, from the first list of a server that was restored: 15 s,
+and the longest wait of a watch.
 """
 Random = Callable[[], float]
 
@@ -128,10 +128,8 @@ class ApiServer:
         """
         Come back with what there was at the time of a backup.
 
-        :param unheard: whether who was connected does not hear of the end, and takes its watches for alive.
+        :param unheard: whether who was connected has not heard of the end, and takes its watches for alive.
         """
-        if not unheard:
-            self.kill()
         self._cluster.restore(backup)
         self._forget_lists()
         self._unheard, self._followed_s, self._unfollowed = unheard, math.inf, set(WATCHED)
