@@ -22,9 +22,8 @@ deletionTimestamp was spared. Successors have other uids and are never suspects.
 never usable.
 
 **What is gone stays gone.** An API server that has been restarted may answer as things were. A uid is never
-used twice, so a pod whose deletion has been seen is not believed in again, unless the server has gone back: it
-may be from before the deletion, and the pod is started again. (That an older list does not have a pod is no
-deletion.)
+used twice, so a pod whose deletion has been seen is not believed in again, unless the server has gone back to
+before that: then a kubelet has started it again. (That an older list does not have a pod is no deletion.)
 
 Imported by ``kube.cluster``.
 """

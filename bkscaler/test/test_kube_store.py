@@ -113,7 +113,7 @@ class OrderTests(SynchronousTestCase):
         self.assertEqual((store.observation().replicas, store.observation().resource_version), (2, "6"))
 
     def test_gone_and_restored(self):
-        """A pod whose deletion was seen may be alive in a server that is followed back, and is served again."""
+        """A pod whose deletion was seen may be alive again when the server has gone back."""
         store = filled(1, pod_object())
         store.pod_event("DELETED", pod_object(version=21))
         store.pods_read([pod_object()], "19", store.mark())
