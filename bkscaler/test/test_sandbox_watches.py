@@ -61,6 +61,7 @@ class WatchTests(SynchronousTestCase):
         watch = self.world.watch(f"{self.maps}?{query}")
         self.world.clock.advance(BOOKMARK_S)
         self.world.clock.advance(150 - BOOKMARK_S)
+        self.world.pump(0)
         self.assertEqual((self.types(watch), watch.ended), ([], True))
 
     def test_no_bookmarks_unless_asked_for(self):
