@@ -26,8 +26,8 @@ spec that did not ask for them. After 0 -> 1 -> 0 -> 1 one that lags may just be
 never usable.
 
 **What is gone stays gone.** An API server that has been restarted may answer as things were. A uid is never
-used twice, so a pod whose deletion has been seen is not believed in again, whatever a list says. (That an
-older list does not have a pod is no deletion.)
+used twice, so a pod whose deletion has been seen is not believed in again, unless the server has gone back to
+before that: then a kubelet has started it again. (That an older list does not have a pod is no deletion.)
 
 Imported by ``kube.cluster``.
 """
@@ -182,6 +182,8 @@ class ClusterStore:
         """
         overtaken = is_older(version, self._pods_floor) and not is_older(version, mark.pods_floor)
         if not overtaken:
+            if is_older(version, self._pods_floor):
+                self._gone.clear()  # they may have been alive at the time of the backup, and are again
             views = map(pods.parse, items)
             listed = {view.uid: view for view in views if view.uid and view.uid not in self._gone}
             if not is_older(version, self._pods_floor):

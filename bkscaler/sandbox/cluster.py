@@ -34,7 +34,7 @@ from bkscaler.sandbox.manifests import namespace_manifest, node_manifest, servic
 from bkscaler.sandbox.objects import Now, Object, Random, clone, random_hex
 from bkscaler.sandbox.pods import Behaviour, FailureMode, FakePodRunner, PodRunner
 from bkscaler.sandbox.scale import ScaleVerbs
-from bkscaler.sandbox.state import State
+from bkscaler.sandbox.state import Backup, State
 from bkscaler.sandbox.verbs import Verbs
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -133,6 +133,17 @@ class Cluster:
         self.controller.stop()
         self._kubelet.stop()
         return self.runner.stop()
+
+    def restore(self, backup: Backup) -> None:
+        """
+        Let the state be what it was, as when etcd is restored from a backup, which begins with the end of the
+        API server: nobody may watch. Containers of pods that were not there are killed; pods without a
+        container get one.
+        """
+        self.root.watches.end_all()
+        self.state.restore(backup)
+        self.controller.restart()
+        self._kubelet.resync()
 
     def set_replicas(self, replicas: int) -> None:
         """Scale the StatefulSet, as a client would."""

@@ -101,6 +101,17 @@ class StatefulSetController:
                 call.cancel()
         self._steps.clear()
 
+    def restart(self) -> None:
+        """Forget what was about to be done, and look at everything anew."""
+        for call in self._steps.values():
+            call.cancel()
+        self._steps.clear()
+        self._writing.clear()
+        self._again.clear()
+        self.cache.restart()
+        for owner in self.cache.peek_all("statefulsets"):
+            self._enqueue(_key(owner))
+
     def _set_changed(self, change: Change) -> None:
         if change.type == "DELETED":
             self._later(COLLECT_S, self._collect, change.object["metadata"])

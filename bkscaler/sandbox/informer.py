@@ -55,6 +55,14 @@ class Informer:
         self._cancel()
         self._unseen.clear()
 
+    def restart(self) -> None:
+        """Know what is there now; what has not been seen never is."""
+        self._cancel()
+        self._unseen.clear()
+        for table, objects in self._objects.items():
+            objects.clear()
+            objects.update((_key(value), value) for value in self._state.peek_all(table))
+
     def catch_up(self) -> None:
         """Be behind no more, and see at once what has not been seen yet."""
         self.lag_s = 0.0

@@ -70,6 +70,11 @@ class Kubelet:
         self._crashing.stop()
         self._never_ready.stop()
 
+    def resync(self) -> None:
+        """Show anew how every pod is: the state may say something else of it."""
+        for life in list(self._lives.values()):
+            life.resync()
+
     def _runner_now(self) -> PodRunner:
         failure = self._behaviour.failure
         if failure is FailureMode.CRASH:
@@ -81,7 +86,7 @@ class Kubelet:
         if change.type == "ADDED":
             record = PodRecord(pod, self._state, now=self._now, events=self._events)
             self._lives[uid] = PodLife(pod, record, self._tools)
-        elif change.type == "DELETED":
+        if change.type == "DELETED":
             self._soon(self._gone, pod)
         elif "deletionTimestamp" in pod["metadata"]:
             self._soon(self._stop_pod, pod)

@@ -79,7 +79,7 @@ class PodLife:
     """
     One pod. Lives from its creation until it has :attr:`Stage.ENDED`; owns its container and its timers.
 
-    :param pod: the pod as it was created.
+    :param pod: the pod as it was created, or restored: then it is bound to the node already, perhaps.
     :param record: the same pod in the state.
     """
 
@@ -92,7 +92,10 @@ class PodLife:
         self._failures = 0
         self._grace_s = math.inf
         self._timers: list[IDelayedCall] = []
-        self._after(SCHEDULE_S, self._schedule)
+        if pod["spec"].get("nodeName"):
+            self._bound()
+        else:
+            self._after(SCHEDULE_S, self._schedule)
 
     def __repr__(self) -> str:
         return f"<PodLife {self._record} {self._stage.value}>"
@@ -120,6 +123,11 @@ class PodLife:
         self._cancel_timers()
         self._stage = Stage.ENDED
         self._kill()
+
+    def resync(self) -> None:
+        """Write down again how the pod is. Must be called from the clock, as :meth:`stop`."""
+        if self._stage not in (Stage.UNBOUND, Stage.ENDED):
+            self._record.resync()
 
     def readiness_changed(self, ready: bool) -> None:
         """Hear from the container; taken while running and while stopping, ignored elsewhere."""
@@ -159,6 +167,9 @@ class PodLife:
             self._after(RESCHEDULE_S, self._schedule)
             return
         self._record.bind()
+        self._bound()
+
+    def _bound(self) -> None:
         self._stage = Stage.CREATING
         self._after(CREATE_S, self._create)
 

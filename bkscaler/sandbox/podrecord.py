@@ -78,6 +78,13 @@ class PodRecord:
             show_alive(pod, self._now(), self.facts)
             self._state.put("pods", pod)
 
+    def resync(self) -> None:
+        """Write the status that follows from what is known, and bind the pod if it no longer is."""
+        pod = self._peek()
+        if pod is not None and not pod["spec"].get("nodeName"):
+            self.bind()
+        self.show()
+
     def show_started(self, container_id: str) -> None:
         """Say and show that a container has been started."""
         self.say("Pulled", f'Container image "{self._image}" already present on machine')

@@ -56,6 +56,19 @@ class Change:
 Subscriber = Callable[[Change], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Backup:
+    """
+    Everything as it was at one moment.
+
+    :param version: of the last write before it.
+    :param tables: the objects of each table. Read only.
+    """
+
+    version: int
+    tables: dict[str, dict[tuple[str, str], Object]]
+
+
 class _Table:
     """The objects, history and subscribers of one resource."""
 
@@ -70,8 +83,15 @@ class _Table:
         self.history.append(change)
         if len(self.history) > self._limit:
             self.floor = self.history.popleft().version
+        self.tell(change)
+
+    def tell(self, change: Change) -> None:
         for subscriber in list(self.subscribers):
             subscriber(change)
+
+    def forget(self, version: int) -> None:
+        self.history.clear()
+        self.floor = version
 
 
 class State:
@@ -178,8 +198,28 @@ class State:
     def compact(self) -> None:
         """Forget all history: every watch that resumes from an earlier version is told 410."""
         for rows in self._tables.values():
-            rows.history.clear()
-            rows.floor = self.version
+            rows.forget(self.version)
+
+    def backup(self) -> Backup:
+        """Keep everything as it is now; later writes do not change it."""
+        return Backup(
+            version=self.version, tables={name: dict(rows.objects) for name, rows in self._tables.items()}
+        )
+
+    def restore(self, backup: Backup) -> None:
+        """
+        Let everything be as it was, and count on from there; all history is forgotten.
+
+        Subscribers are told what differs, when all of it is as it was, as whoever lists anew would find it.
+        """
+        self.version = backup.version
+        differences = []
+        for name, rows in self._tables.items():
+            before, rows.objects = rows.objects, dict(backup.tables.get(name, {}))
+            rows.forget(self.version)
+            differences += [(rows, change) for change in _differences(before, rows.objects, self.version)]
+        for rows, change in differences:
+            rows.tell(change)
 
     def floor(self, table: str) -> int:
         """Give the oldest version that a watch or a continued list of this table may start from."""
@@ -199,3 +239,23 @@ class State:
                 subscribers.remove(subscriber)
 
         return unsubscribe
+
+
+def _differences(
+    before: dict[tuple[str, str], Object], after: dict[tuple[str, str], Object], version: int
+) -> list[Change]:
+    """Say what has become of a table's objects; one of the same name with another uid is another object."""
+    gone, new, changed = [], [], []
+    for key in before.keys() | after.keys():
+        old, now = before.get(key), after.get(key)
+        if old is now:
+            continue
+        if old and now and old["metadata"].get("uid") == now["metadata"].get("uid"):
+            changed.append((key, Change(type="MODIFIED", version=version, object=now, previous=old)))
+            continue
+        if old:
+            gone.append((key, Change(type="DELETED", version=version, object=old, previous=old)))
+        if now:
+            new.append((key, Change(type="ADDED", version=version, object=now, previous=None)))
+    by_key = [sorted(changes, key=lambda each: each[0]) for changes in (gone, changed, new)]
+    return [change for changes in by_key for _, change in changes]

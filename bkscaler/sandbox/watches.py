@@ -172,6 +172,8 @@ class WatchStream:
         self._line(event, view)
 
     def _bookmark(self, annotations: Object | None = None) -> None:
+        if self._state.version < self._after:
+            return  # of a version from the future nothing is ever told
         kind = self._options.kind
         meta: Object = {"resourceVersion": str(self._state.version)}
         if annotations:

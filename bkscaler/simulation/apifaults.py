@@ -13,6 +13,9 @@ from bkscaler.simulation.links import Link
 from bkscaler.simulation.others import somebody_scales
 from bkscaler.simulation.visitors import brief, grpc_build_that_stays, visit_within
 
+OTHER_WRITES = 10_000
+"""How many versions other objects take, which are of no interest here: more than all of ours ever will."""
+
 
 def _last(world: Any, chance: Random, seconds: float, over: Callable[[], Any]) -> None:
     """Let trouble last for so long; somebody may come while it does."""
@@ -250,6 +253,41 @@ def set_replaced_unseen(world: Any, chance: Random) -> None:
     world.later(14.0, lambda: visit_within(world, 10.0, chance))
 
 
+def restored(world: Any, chance: Random) -> None:
+    """
+    The server is lost, and restored from a backup that was made a while before. Its connections are reset, or
+    fall silent for good: then nobody hears that it was away.
+    """
+    if not world.judge.truth.set_is_well():
+        return
+    backup, later = world.cluster.state.backup(), Random(f"{chance.random()}")
+    unheard, down_s = chance.random() < 0.4, chance.choice((0.1, 3.0, 20.0))
+    others = OTHER_WRITES if unheard else chance.choice((0, 3, OTHER_WRITES))
+
+    def fail() -> None:
+        world.cluster.state.version += others
+        world.by_hand(lambda: world.cluster.touch_set("before the end"))
+        world.later(0.1, lambda: None if world.leaving else vanish())
+
+    def vanish() -> None:
+        if unheard:
+            silent_watches(world, later)
+            world.judge.truth.unreachable.add(world.api.ip)
+        else:
+            world.api.kill()
+        until(world, down_s, come_back, "api")
+
+    def come_back() -> None:
+        world.judge.truth.unreachable.discard(world.api.ip)
+        if not unheard:
+            world.api.kill()
+        world.by_hand(lambda: world.api.restore(backup, world.judge.truth.is_deaf()))
+        visit_within(world, later.choice((5.0, 40.0)), later)
+
+    age_s = chance.choice((0.0, 3.0, 30.0, 100.0)) * chance.random()
+    world.later(age_s, lambda: None if world.leaving else fail())
+
+
 def _die(world: Any, seconds: float, asked: Link) -> None:
     """It is killed, and comes back."""
     world.api.kill()
@@ -287,6 +325,6 @@ API_FAULTS: dict[Act, int] = {
     api_refuses: 4, api_slow: 2, api_loses_answers: 3, api_cuts: 2, api_stale: 4, api_killed: 2,
     api_terminated: 1, cut_watches: 2, cut_mid_line: 2, silent_watches: 2, late_watches: 2, forget_history: 4,
     scaling_unanswered: 4, slow_look: 3, scaled_meanwhile: 2, token_renewed: 2,
-    rights_taken: 2, set_replaced_unseen: 1, api_unreachable: 2, undone: 1,
+    rights_taken: 2, set_replaced_unseen: 1, api_unreachable: 2, undone: 1, restored: 2,
     wake_unheard_of: 1,
 }  # fmt: skip

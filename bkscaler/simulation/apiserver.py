@@ -19,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from bkscaler.sandbox.cluster import Cluster
 from bkscaler.sandbox.failures import ApiFailure
 from bkscaler.sandbox.replies import send_text
+from bkscaler.sandbox.state import Backup
 from bkscaler.simulation.asking import Asking
 from bkscaler.simulation.links import Link
 from bkscaler.simulation.network import Host, Network
@@ -28,6 +29,12 @@ IDLE_CONNECTIONS_S = (5.0, 31.0, 180.0)
 """After how long the server, or something in front of it, closes a connection that is not used."""
 LATE_S = 0.4
 """What takes so long to arrive is late."""
+WATCHED = (b"statefulsets", b"pods")
+FOLLOWED_S = 45.0
+"""
+How long bkscaler may go on believing what it knew, from the first list of a server that was restored: 15 s,
+and the longest wait of a watch.
+"""
 Random = Callable[[], float]
 
 
@@ -69,6 +76,7 @@ class ApiServer:
     :ivar on_scale: told that a scale request has come, before it is looked at.
     :ivar facts: what it has said of the request that is being carried out.
     :ivar spoil_scaling: whether scale requests are carried out and answered with 504.
+    :ivar on_restored: told that what there is now is what there was at the time of a backup.
     :ivar asking: looks after what clients owe to it.
     :ivar on_scaled: told the replicas, and the connection, of each scale request that was carried out, before
         anybody hears of it.
@@ -80,6 +88,7 @@ class ApiServer:
         self.on_read: Callable[[Link], None] = lambda link: None
         self.on_asked: Callable[[], Any] = lambda: None
         self.on_scale: Callable[[], None] = lambda: None
+        self.on_restored: Callable[[], None] = lambda: None
         self.facts: Any = None
         self.spoil_scaling = False
         self.on_scaled: Callable[[int, Link], None] = lambda replicas, link: None
@@ -92,6 +101,8 @@ class ApiServer:
         self._cluster = cluster
         self._random = random
         self._idle_s = IDLE_CONNECTIONS_S[int(random() * len(IDLE_CONNECTIONS_S))]
+        self._unheard, self._followed_s = False, -math.inf
+        self._unfollowed: set[bytes] = set()
         self._lists: dict[bytes, Any] = {}
         self._old_lists: dict[bytes, Any] = {}
 
@@ -114,6 +125,33 @@ class ApiServer:
         site = Site(_Gate(self), reactor=clock, timeout=self._idle_s, parsePOSTFormSubmission=False)
         site.displayTracebacks = False
         self.host.listen(PORT, _Unlogged(site))
+
+    def restore(self, backup: Backup, unheard: bool) -> None:
+        """
+        Come back with what there was at the time of a backup.
+
+        :param unheard: whether who was connected has not heard of the end, and takes its watches for alive.
+        """
+        self._cluster.restore(backup)
+        self._forget_lists()
+        self.on_restored()
+        self._unheard, self._followed_s, self._unfollowed = unheard, math.inf, set(WATCHED)
+        self.start()
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether it can be expected that what it says is believed."""
+        return self._network.clock.rightNow > self._followed_s
+
+    def _look_who_follows(self, request: Any) -> None:
+        """A list shows what the server is like now; who watches from a version that there is has followed."""
+        if b"watch=" not in request.uri:
+            if request.method == b"GET" and not self._unheard:
+                self._followed_s = min(self._followed_s, self._network.clock.rightNow + FOLLOWED_S)
+        elif int(request.args[b"resourceVersion"][0]) <= self._cluster.state.version:
+            self._unfollowed.discard(request.path.rpartition(b"/")[2])
+            if not self._unfollowed:
+                self._followed_s = -math.inf
 
     def kill(self) -> None:
         """Be gone: every connection is reset."""
@@ -197,6 +235,8 @@ class ApiServer:
         down = self.spoil_scaling and request.method == b"PATCH" and request.path.endswith(b"/scale")
         if down or (trouble.spoil_answers and trouble.only in {"", request.method.decode()}):
             self._spoil(request)
+        if not self.is_followed:
+            self._look_who_follows(request)
         self.facts = getattr(request, "facts", None)
         self._cluster.root.render(request)
         self.log(f"{what}: {request.code}")
@@ -208,10 +248,13 @@ class ApiServer:
 
     def _was_scaled(self, replicas: int, link: Link) -> None:
         if not replicas:
-            self._old_lists.clear()
-            self._lists.clear()
+            self._forget_lists()
         self.asking.done()
         self.on_scaled(replicas, link)
+
+    def _forget_lists(self) -> None:
+        self._old_lists.clear()
+        self._lists.clear()
 
     def _refuse(self, request: Any, trouble: Trouble, link: Link) -> None:
         self.asking.refused(request, link, trouble.retry_after_s)

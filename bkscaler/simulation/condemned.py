@@ -48,6 +48,14 @@ class Condemned:
         """Take note that a process begins, which has been told nothing."""
         self._told.clear()
 
+    def restored(self) -> None:
+        """Forget all that was, and look at what there is now."""
+        for memory in (self._specs, self._by, self._ours, self._told):
+            memory.clear()
+        owner = self._truth.stateful_set()
+        if owner is not None:
+            self._ask_for(owner)
+
     def is_known(self, uid: str) -> bool:
         """Whether a pod is condemned, and bkscaler did it, or has been told enough to doubt."""
         by = self._by.get(uid)
@@ -56,10 +64,14 @@ class Condemned:
         return uid in self._ours or self._told.get(by["uid"], 0) >= by["generation"]
 
     def _set_changed(self, change: Change) -> None:
-        """Condemn the pods that a new generation does not ask for."""
+        """Take note of a new generation."""
         owner, before = change.object, change.previous
         if change.type == "DELETED" or (before and before["spec"] == owner["spec"]):
             return
+        self._ask_for(owner)
+
+    def _ask_for(self, owner: Object) -> None:
+        """Condemn the pods that a generation does not ask for."""
         self._specs[owner["metadata"]["uid"]].append(owner)
         for pod in self._pods_of(owner):
             if not _wants(owner, pod):

@@ -50,6 +50,11 @@ class Dialling:
         """Take note that a process begins."""
         self._condemned.started()
 
+    def restored(self) -> None:
+        """Take note that what was going may be alive again."""
+        self._told_going.clear()
+        self._condemned.restored()
+
     def dialled(self, ip: str) -> None:
         """
         No client is given a pod that bkscaler knows to be going, or that was sent away, as far as it can

@@ -87,6 +87,7 @@ class Judge:
         scalings = Scalings(self)
         self._dialling = Dialling(self, scalings)
         self.knowing = Knowing(self)
+        world.api.on_restored = self._restored
 
     def fail(self, words: str) -> None:
         """Take note that something did not hold."""
@@ -98,6 +99,11 @@ class Judge:
         self.run_s = self.truth.now_s
         self.draining_since_s = math.inf
         self._dialling.started()
+
+    def _restored(self) -> None:
+        """An API server that was restored counts anew, and what was told of it need not be so any more."""
+        self._dialling.restored()
+        self.knowing.forget()
 
     def process_over(self, process: Process, how: str) -> None:
         """A process that has exited has left nothing behind, and has told how each connection ended."""

@@ -170,6 +170,44 @@ KUBE: Ways = {
     ),
     "pods that are gone may come back": (value("kube.store:GONE_KEPT", 0),),
     "a server that has gone back is followed at once": (value("kube.behind:FOLLOWED_AFTER_S", 0.0),),
+    "a server that has gone back is never followed": (value("kube.behind:FOLLOWED_AFTER_S", float("inf")),),
+    "that a server is behind is forgotten between two looks": (value("kube.behind:FORGOTTEN_AFTER_S", 0.1),),
+    "watches go on from where they were when a server is followed": (
+        line("kube.cluster:ClusterView._weigh", "if self.in_touch:", "if False:"),
+    ),
+    "the pods of a server that is followed are not": (
+        line("kube.cluster:ClusterView._weigh", "self._pods_behind.follow()", "pass"),
+    ),
+    "the set of a server that is followed is not": (
+        line("kube.cluster:ClusterView._weigh", "self._set_behind.follow()", "pass"),
+    ),
+    "what an older list says is overtaken by what was known": (
+        line(
+            "kube.store:ClusterStore.set_read",
+            "is_older(version, self._set_floor) and not is_older(version, mark.set_floor)",
+            "is_older(version, self._set_floor)",
+        ),
+        line(
+            "kube.store:ClusterStore.pods_read",
+            "is_older(version, self._pods_floor) and not is_older(version, mark.pods_floor)",
+            "is_older(version, self._pods_floor)",
+        ),
+    ),
+    "what is known is noted after a list has come": (
+        line(
+            "kube.cluster:_Watch.on_list",
+            "if self._is_set:",
+            "self._mark = self._store.mark()\n    if self._is_set:",
+        ),
+        line(
+            "kube.cluster:ClusterView._weigh",
+            "behind.weigh(version, floor)",
+            "mark = self._store.mark()\n"
+            "    floor = mark.set_floor if behind is self._set_behind else mark.pods_floor\n"
+            "    behind.weigh(version, floor)",
+        ),
+    ),
+    "silent watches are never listed anew": (value("kube.watch:SILENT_WATCHES", 10**9),),
     "a read that is older than what is known is believed": (
         line("kube.behind:Behind.weigh", "if not is_older(version, floor):", "if True:"),
         line("kube.cluster:ClusterView._weigh", "if not is_older(version, floor):", "if True:"),

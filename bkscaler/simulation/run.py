@@ -19,6 +19,8 @@ MAX_EVENTS = 200_000
 """A world that needs more does not come to rest."""
 LEAVING_S = 80.0
 """How long it may take until the last client is gone: one that has vanished is found out, or lingers."""
+UNHEARD_S = 900.0
+"""How long nobody may notice that a server whose watches are silent was restored from a backup."""
 STOPPING_S = 30.0
 """How long a process may take to end when nothing is left to be waited for."""
 
@@ -81,6 +83,8 @@ class Run:
         world.everybody_leaves()
         settings = world.settings
         late_s = SLEEP.calm if self.judge.truth.calm else SLEEP.api
+        if not world.api.is_followed:
+            late_s += UNHEARD_S
         late_s += settings.drain_timeout_s + settings.idle_timeout_s + LEAVING_S
         self._until(clock.rightNow + late_s, self._at_rest)
         if not self.judge.failures and not self._at_rest():

@@ -142,10 +142,17 @@ class Truth:
         return grace_s <= client.latency_s + SPOKEN_S
 
     def api_is_fine(self) -> bool:
-        """Whether the API server answers; connections made before may be silent all the same."""
+        """Whether the API server answers, and is believed; older connections may be silent all the same."""
         api = self._world.api
         reached = api.up and api.ip not in self.unreachable
-        return bool(reached and api.trouble == Trouble() and self._world.identity.is_well)
+        return bool(reached and api.is_followed and api.trouble == Trouble() and self._world.identity.is_well)
+
+    def is_deaf(self) -> bool:
+        """Whether bkscaler has a connection to the API server that has died unnoticed."""
+        process, ip = self.process(), self._world.api.ip
+        return process is not None and any(
+            e.link.silent and e.link.server.host.ip == ip for e in process.ends
+        )
 
     def api_answers(self) -> bool:
         """Whether the API server does more than refuse everything."""

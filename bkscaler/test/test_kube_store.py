@@ -112,15 +112,24 @@ class OrderTests(SynchronousTestCase):
         store.set_event("MODIFIED", set_object(replicas=2, version=6, generation=2))
         self.assertEqual((store.observation().replicas, store.observation().resource_version), (2, "6"))
 
+    def test_gone_and_restored(self):
+        """A pod whose deletion was seen may be alive again when the server has gone back."""
+        store = filled(1, pod_object())
+        store.pod_event("DELETED", pod_object(version=21))
+        store.pods_read([pod_object()], "19", store.mark())
+        self.assertEqual(ready_uids(store), ["pod-a"])
+        store.pods_read([], "22", store.mark())
+        self.assertEqual(ready_uids(store), [])
+
     def test_gone_stays_gone(self):
-        """A pod whose deletion was seen is not believed in again, by whatever list or event."""
+        """A pod whose deletion was seen is not believed in again, by whatever list or event is not older."""
         for gone in (
             lambda store: store.pod_event("DELETED", pod_object(version=21)),
             lambda store: store.pods_read([], "21", store.mark()),
         ):
             store = filled(1, pod_object())
             gone(store)
-            store.pods_read([pod_object()], "19", store.mark())
+            store.pods_read([pod_object()], "22", store.mark())
             self.assertEqual(ready_uids(store), [])
             store.pod_event("MODIFIED", pod_object(version=30))
             self.assertEqual(ready_uids(store), [])

@@ -55,6 +55,48 @@ class LifeTests(SynchronousTestCase):
         self.assertRegex(process.ip, r"^127\.")
         self.assertEqual(self.reasons(), ["Scheduled", "Pulled", "Created", "Started"])
 
+    def test_restored_without_it(self):
+        """A pod that a backup does not know is killed with it."""
+        backup = self.world.cluster.state.backup()
+        container = self.run_container()
+        self.world.cluster.set_replicas(0)
+        self.world.cluster.restore(backup)
+        self.world.pump(0.01)
+        self.assertFalse(container.alive)
+        first = container.process.uid
+        self.assertNotEqual(self.run_container().process.uid, first)
+
+    def test_restored_with_it(self):
+        """A pod that has gone since the backup is started again, under its uid."""
+        first = self.run_container().process
+        backup = self.world.cluster.state.backup()
+        self.world.cluster.set_replicas(0)
+        self.world.pump(1.0)
+        self.assertEqual(self.text(), "none")
+        self.world.cluster.restore(backup)
+        again = self.run_container().process
+        self.assertEqual(again.uid, first.uid)
+        self.assertNotEqual(again.ip, first.ip)
+
+    def test_restored_younger(self):
+        """A pod that was younger at the time of the backup is shown as it is."""
+        self.world.pump(0.05)
+        backup = self.world.cluster.state.backup()
+        container = self.run_container()
+        self.world.cluster.restore(backup)
+        self.assertEqual((self.text(), container.alive), ("Running 1/1 0", True))
+
+    def test_restored_while_it_goes(self):
+        """A pod that was on its way out at the time of the backup goes."""
+        self.run_container()
+        self.world.cluster.delete_pod("buildkitd-0", 30)
+        backup, going = self.world.cluster.state.backup(), self.pod()["metadata"]["uid"]
+        self.world.pump(1.0)
+        self.world.cluster.restore(backup)
+        self.assertEqual(self.pod()["metadata"]["uid"], going)
+        self.world.pump(1.0)
+        self.assertNotEqual(self.pod()["metadata"]["uid"], going)
+
     def test_crash_and_restart(self):
         """A container that ends by itself is shown as an error, backs off, and is started again."""
         container = self.run_container()

@@ -54,6 +54,28 @@ class StateTests(SynchronousTestCase):
         self.state.objects("a")[0]["data"]["k"].append(3)
         self.assertEqual(self.state.get("a", "n", "x")["data"], {"k": [1]})
 
+    def test_restore(self):
+        """From a backup everything is as it was, versions go on from there, and subscribers are told."""
+        self.state.put("t", {"metadata": {"name": "stays", "uid": "1"}})
+        self.state.put("t", {"metadata": {"name": "changes", "uid": "2"}})
+        self.state.put("t", {"metadata": {"name": "goes", "uid": "3"}})
+        backup, before = self.state.backup(), self.state.objects("t")
+        self.state.put("t", {"metadata": {"name": "changes", "uid": "2"}, "new": True})
+        self.state.remove("t", "", "goes")
+        self.state.put("t", {"metadata": {"name": "goes", "uid": "4"}})
+        self.state.put("other", {"metadata": {"name": "comes", "uid": "5"}})
+        told = []
+        for table in ("t", "other"):
+            self.state.subscribe(table, lambda change: told.append((change.type, self.state.objects("t"))))
+        self.state.restore(backup)
+        self.assertEqual(self.state.objects("t"), before)
+        kinds = ["DELETED", "MODIFIED", "ADDED", "DELETED"]
+        self.assertEqual(told, [(kind, before) for kind in kinds])
+        with self.assertRaises(TooOld):
+            self.state.changes_since("t", backup.version - 1)
+        again = self.state.put("t", {"metadata": {"name": "new"}})
+        self.assertEqual(again["metadata"]["resourceVersion"], str(backup.version + 1))
+
     def test_objects_of_a_namespace(self):
         """Objects are given by namespace and name, of one namespace or of all."""
         for namespace, name in (("b", "1"), ("a", "2"), ("a", "1")):

@@ -55,6 +55,15 @@ class WatchTests(SynchronousTestCase):
         self.assertGreater(int(watch.lines[-1]["object"]["metadata"]["resourceVersion"]), version + 100)
         self.assertTrue(watch.ended)
 
+    def test_no_bookmarks_of_the_past(self):
+        """A watch from a version that has not come yet is silent: bookmarks would take it back."""
+        query = f"allowWatchBookmarks=true&timeoutSeconds=150&resourceVersion={self.state.version + 100}"
+        watch = self.world.watch(f"{self.maps}?{query}")
+        self.world.clock.advance(BOOKMARK_S)
+        self.world.clock.advance(150 - BOOKMARK_S)
+        self.world.pump(0)
+        self.assertEqual((self.types(watch), watch.ended), ([], True))
+
     def test_no_bookmarks_unless_asked_for(self):
         """An idle watch sends nothing at all."""
         watch = self.world.watch(f"{self.maps}?timeoutSeconds=300&resourceVersion={self.state.version}")
