@@ -152,7 +152,7 @@ class ReasonTests(ScalerTestCase):
         client.leave()
 
     def test_failed_for_somebody_before(self):
-        """A request that failed for a client that has left is what the next one waits for, until the next try."""
+        """Who comes after a request has failed for somebody else waits for the next try, and is told so."""
         scaler, cluster = self.build()
         first = Client(scaler, "a")
         cluster.trouble = ApiStatus(503, "ServiceUnavailable", "oh no")
