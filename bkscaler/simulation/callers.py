@@ -9,7 +9,7 @@ import h2.connection
 import h2.events
 import h2.exceptions
 
-from bkscaler.simulation.clients import Client, counted
+from bkscaler.simulation.clients import SPOKEN_S, Client, counted
 from bkscaler.simulation.clock import VirtualTime
 
 FAILED_PRECONDITION = b"9"
@@ -55,6 +55,8 @@ class Builds(Client):
             self._h2.initiate_connection()
         if self.has_spoken and not self.calls:
             self.asked_s = self._clock.rightNow
+            if self.asked_s > self.cancelled_s + self.latency_s + SPOKEN_S:
+                self.asked_from_s = self.asked_s
         self.has_spoken = True
         stream = self._h2.get_next_available_stream_id()
         body = counted(0, min(size, 16_000))

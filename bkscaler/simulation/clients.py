@@ -21,6 +21,10 @@ from bkscaler.simulation.links import DEAD_PEER_S
 from bkscaler.simulation.serving import TAG_BYTES
 
 
+SPOKEN_S = 0.07
+"""Until then a client has spoken that is not far away, and its words have arrived."""
+
+
 def counted(first: int, end: int) -> bytes:
     """Write every eighth number, from the first one to before the end, with eight hexadecimal digits each."""
     numbers = range(first, end, 8)
@@ -39,6 +43,7 @@ class Client(Protocol):
     :ivar received: what has come back.
     :ivar has_spoken: whether it has sent anything.
     :ivar asked_s: since when it has wanted a builder.
+    :ivar asked_from_s: since when it may seem to have: what was sent meanwhile may have come at once.
     :ivar latency_s: how much longer than for others bytes take to it, and from it.
     :ivar ending: what it has done to end the connection; ``""`` as long as it has done nothing.
     :ivar saw_end: whether the other side has finished.
@@ -60,7 +65,7 @@ class Client(Protocol):
         self.lost: Failure | None = None
         self.wrong = ""
         self.has_spoken = False
-        self.asked_s = 0.0
+        self.asked_s = self.asked_from_s = 0.0
         self.latency_s = 0.0
         self._later: list[tuple[float, Callable[[], object]]] = []
         self.on_end: Callable[[Client], None] = lambda client: None
@@ -83,7 +88,7 @@ class Client(Protocol):
         """Remember where from and when."""
         address = self.transport.getHost()
         self.peer = f"{address.host}:{address.port}"
-        self.asked_s = self._clock.rightNow
+        self.asked_s = self.asked_from_s = self._clock.rightNow
         if self.latency_s:
             for end in (self.transport, self.transport.peer):
                 end.latency_s += self.latency_s

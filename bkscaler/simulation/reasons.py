@@ -13,8 +13,7 @@ from urllib.parse import unquote
 from bkscaler.frontend.sniff import PREFACE
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.simulation.callers import Builds
-from bkscaler.simulation.clients import Client, Garbage
-from bkscaler.simulation.truth import SPOKEN_S
+from bkscaler.simulation.clients import SPOKEN_S, Client, Garbage
 
 ROUNDING_S = 0.002
 JUST_NOW_S = 1.0
@@ -156,8 +155,8 @@ def _cancelled(judge: Any, client: Client) -> str:
 
 
 def _was_brief(client: Builds) -> bool:
-    """Whether a client has called and cancelled, or the reverse, so soon that both may have come at once."""
-    return abs(client.asked_s - client.cancelled_s) <= client.latency_s + SPOKEN_S
+    """Whether a client has cancelled its last call so soon that both may have come at once."""
+    return client.cancelled_s - client.asked_s <= client.latency_s + SPOKEN_S
 
 
 def _was_heard(judge: Any, client: Client, spoke_s: float) -> bool:
@@ -172,11 +171,11 @@ def _misbehaved(judge: Any, client: Client) -> str:
 def _too_late(judge: Any, client: Client) -> str:
     link, _ = judge.accepted[client.peer]
     if isinstance(client, Builds) and client.has_cancelled:
-        if link.harmed or _was_brief(client):
+        if link.harmed:
             return ""  # that it has cancelled, and wants something again, may not have arrived
         if client.wants_nothing and _was_heard(judge, client, client.cancelled_s):
             return "it wants nothing any more"
-    waited_s = judge.truth.now_s - client.asked_s
+    waited_s = judge.truth.now_s - client.asked_from_s
     limit_s = judge.world.settings.ready_wait_timeout_s
     return "" if waited_s >= limit_s - ROUNDING_S else f"it has waited for {waited_s:.3f} s only"
 
@@ -187,7 +186,7 @@ def _cannot_wake(judge: Any, client: Client) -> str:
     stale = judge.world.api.trouble.stale  # the set may have been missing when what it tells was so
     if now_s < amiss_s + MISSING_FOR_S or stale or math.isfinite(judge.draining_since_s):
         return ""
-    waited_s = now_s - client.asked_s
+    waited_s = now_s - client.asked_from_s
     if math.isfinite(settings.give_up_after_s) and waited_s >= settings.give_up_after_s - ROUNDING_S:
         return "" if not judge.truth.calm else "nothing is wrong with the pods"
     return "there is nothing that keeps the builder from coming"

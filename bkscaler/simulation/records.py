@@ -83,8 +83,10 @@ def due_words(judge: Any, client: Client, outcome: Outcome, told: dict[str, Any]
     """Say what a client that gets no builder is to be told; any of these."""
     reason = told["reason"].strip() or "the reason is not known"
     if outcome in {Outcome.NOT_READY_IN_TIME, Outcome.BUILDER_REFUSED}:
-        waited_s = round(judge.truth.now_s - client.asked_s)
-        about = (format_duration(max(0, waited_s + more_s)) for more_s in (-1, 0, 1))
+        least_s, most_s = (
+            round(judge.truth.now_s - since_s) for since_s in (client.asked_s, client.asked_from_s)
+        )
+        about = map(format_duration, range(max(0, least_s - 1), most_s + 2))
         return frozenset(f"buildkitd not ready after {waited}: {reason}" for waited in about)
     if outcome is Outcome.CANNOT_WAKE:
         return frozenset({f"buildkitd not ready: {reason}"})

@@ -8,14 +8,12 @@ from typing import Any
 from bkscaler.simulation.apiserver import Trouble
 from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.callers import Builds
-from bkscaler.simulation.clients import Client
+from bkscaler.simulation.clients import SPOKEN_S, Client
 from bkscaler.simulation.links import End, Link
 from bkscaler.simulation.network import Fate
 from bkscaler.simulation.process import Process
 from bkscaler.simulation.serving import Manner
 
-SPOKEN_S = 0.07
-"""Until then a client has spoken that is not far away, and its words have arrived."""
 MUTE = frozenset({Manner.LOSES, Manner.SWALLOWS, Manner.FREEZES})
 """Manners of builders whose silence has to be waited out."""
 
