@@ -20,7 +20,6 @@ from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import DEAD_PEER_S
 from bkscaler.simulation.serving import TAG_BYTES
 
-
 SPOKEN_S = 0.07
 """Until then a client has spoken that is not far away, and its words have arrived."""
 
