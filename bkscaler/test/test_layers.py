@@ -34,10 +34,10 @@ ROWS = """
 8  bench.tools|usage <- bench.peers <- bench.backend|table <- bench.field <- bench.measures <- bench.course
       <- bench.__main__
    bench.load.hold|pull <- bench.load.crowd <- bench.load.__main__
-9  simulation.clock|links|identity|names <- simulation.network|calls <- simulation.serving
+9  simulation.clock|links|lines|identity|names <- simulation.network|calls <- simulation.serving
       <- simulation.builders|process|asking <- simulation.clients|apiserver <- simulation.callers
-      <- simulation.truth|world <- simulation.reasons|records|promises <- simulation.bounds|scalings|condemned
-      <- simulation.dialling <- simulation.judge
+      <- simulation.truth|world <- simulation.reasons|records|promises
+      <- simulation.bounds|scalings|condemned|knowing <- simulation.dialling <- simulation.judge
 10 simulation.acts|breaking <- simulation.visitors|misscaling|misserving
       <- simulation.podfaults|others|lagging
       <- simulation.apifaults <- simulation.plan <- simulation.run|thrift <- simulation.mutants|__main__
