@@ -175,11 +175,15 @@ class Judge:
             link.client.on_data = lambda data: self._told(here, lines, data)
 
     def _told(self, process: Process, lines: Lines, data: bytes) -> None:
-        """Take note of what the API server tells, by one of its connections."""
+        """
+        Take note of what the API server tells, by one of its connections. One that was restored from a
+        backup need not be believed at first.
+        """
         self.knowing.before(process)
         for line in lines.feed(data):
-            self._dialling.told(line)
-            self.knowing.told(line)
+            if self.world.api.is_followed:
+                self._dialling.told(line)
+                self.knowing.told(line)
 
     def _link_ended(self, link: Link, end: End) -> None:
         if end is link.server and isinstance(end.host, Process):
