@@ -32,7 +32,7 @@ class Behind:
         self._last_s = 0.0
 
     def follow(self) -> None:
-        """Believe what is older from now on, until something is not."""
+        """Believe what is older the next time: it is what is known then."""
         self._last_s = self._clock.seconds()
         self._since_s = self._last_s - FOLLOWED_AFTER_S
 
@@ -53,3 +53,4 @@ class Behind:
         self._last_s = now_s
         if now_s - self._since_s < FOLLOWED_AFTER_S:
             raise WentBack(f"the API server answers as of version {version}, after {floor}")
+        self._since_s = None

@@ -63,22 +63,24 @@ class Scalings:
         elif after not in {0, 1}:
             self._judge.fail(f"scaled to {after}")
         elif after < before:
-            self._scaled_down()
+            self._scaled_down(after)
         elif not any(map(self._judge.wants, self._truth.client_ends())):
             self._scaled_up_for_nobody()
 
-    def _scaled_down(self) -> None:
+    def _scaled_down(self, to: int) -> None:
         """
         Nobody is joined when bkscaler takes the builder away, and it was idle for as long as was asked; it
-        has looked since then. One that is draining leaves the builder to its successor.
+        has looked since then. One that is draining leaves the builder to its successor. (A server that was
+        restored gives versions twice: a wake that was asked of the first may fit the second.)
         """
+        if to and not self._world.api.is_followed:
+            return
         for link in self._truth.builder_links():
             self._judge.fail(f"scaled down while {link} was open")
         asked_s, reasons = self._world.api.facts
         for why in reasons:
             self._judge.fail(f"scaled down {why}")
-        # A server that was restored gives versions twice: what is asked of the first may fit the second.
-        if asked_s <= self._changed_s and self._world.api.is_followed:
+        if asked_s <= self._changed_s:
             self._judge.fail("scaled down, although somebody else has scaled meanwhile")
         if self._truth.now_s > self._judge.draining_since_s + self._in_flight_s:
             self._judge.fail("scaled down while draining")

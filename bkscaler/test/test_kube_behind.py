@@ -33,11 +33,17 @@ class BehindTests(SynchronousTestCase):
             self.assertTrue(self.believed(version, floor))
 
     def test_older_for_long(self):
-        """What stays older is believed after a while, and from then on."""
+        """What stays older is believed after a while, and is what is known from then on."""
         self.assertFalse(self.believed("19"))
         self.assertFalse(self.believed("18", after_s=FOLLOWED_AFTER_S - 1))
         self.assertTrue(self.believed("18", after_s=1))
-        self.assertTrue(self.believed("18", after_s=1))
+        self.assertTrue(self.believed("18", floor="18", after_s=1))
+
+    def test_older_again(self):
+        """After that what is older yet has to stay so as well: a server that was restored may answer late."""
+        self.behind.follow()
+        self.assertTrue(self.believed("10"))
+        self.assertFalse(self.believed("10", floor="12", after_s=FOLLOWED_AFTER_S))
 
     def test_begins_anew(self):
         """One newer answer in between, or none of either kind for long, and the time begins anew."""
