@@ -31,7 +31,7 @@ class Condemned:
         self._cache = cluster.controller.cache
         self._specs: defaultdict[str, list[Object]] = defaultdict(list)
         self._by: dict[str, Object] = {}
-        self._ours: set[str] = set()
+        self._ours: set[tuple[str, int]] = set()
         self._told: dict[str, int] = {}
         cluster.controller.on_step = self._looked_at
         cluster.state.subscribe("statefulsets", self._set_changed)
@@ -61,13 +61,16 @@ class Condemned:
         by = self._by.get(uid)
         if by is None:
             return False
-        return uid in self._ours or self._told.get(by["uid"], 0) >= by["generation"]
+        ours = (by["uid"], by["generation"]) in self._ours
+        return ours or self._told.get(by["uid"], 0) >= by["generation"]
 
     def _set_changed(self, change: Change) -> None:
         """Take note of a new generation."""
         owner, before = change.object, change.previous
         if change.type == "DELETED" or (before and before["spec"] == owner["spec"]):
             return
+        if self._truth.hand == "bkscaler":
+            self._ours.add((owner["metadata"]["uid"], owner["metadata"]["generation"]))
         self._ask_for(owner)
 
     def _ask_for(self, owner: Object) -> None:
@@ -86,10 +89,7 @@ class Condemned:
                 self._condemn(change.object, owner)
 
     def _condemn(self, pod: Object, owner: Object) -> None:
-        uid = pod["metadata"]["uid"]
-        self._by[uid] = owner["metadata"]
-        if self._truth.hand == "bkscaler":
-            self._ours.add(uid)
+        self._by[pod["metadata"]["uid"]] = owner["metadata"]
 
     def _seen(self, owner: Object) -> int:
         """Give the generation of a set that the controller knows; 0 when it knows none."""
@@ -107,7 +107,6 @@ class Condemned:
                 continue
             if by["generation"] < owner["metadata"]["generation"]:
                 del self._by[meta["uid"]]
-                self._ours.discard(meta["uid"])
 
     def _pods_of(self, owner: Object) -> list[Object]:
         uid = owner["metadata"]["uid"]
