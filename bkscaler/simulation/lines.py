@@ -34,7 +34,8 @@ class Lines:
         *whole, rest = self._rest.split(b"\n")
         self._rest = rest
         for line in whole:
-            if line.startswith(ANSWER):
-                self._good = line.startswith(b"2", len(ANSWER))
+            at = line.find(ANSWER)  # behind the last answer, if that had no end of line
+            if at >= 0:
+                self._good = line.startswith(b"2", at + len(ANSWER))
             elif self._good and line.startswith(HEADS):
                 yield json.loads(line)

@@ -23,8 +23,11 @@ from bkscaler.simulation.clock import VirtualTime
 from bkscaler.simulation.links import End, Link, Nobody
 
 Random = Callable[[], float]
-PIECES_BYTES, PIECED = (1, 40, 1000), 8
-"""The pieces in which one direction in so many has its bytes arrive."""
+PIECES_BYTES, PIECED = (8, 40, 1000), 8
+"""
+The pieces in which one direction in so many has its bytes arrive: enough to see who it is, not enough for the
+beginning of HTTP/2.
+"""
 
 
 class Fate(Enum):
