@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -130,6 +130,7 @@ class Reflector:
         self._failures = 0
         self._version = ""
         self._heard = False
+        self._settling: IDelayedCall | None = None
 
     def __repr__(self) -> str:
         return f"<Reflector of {self._what}, {'in touch' if self._live else 'not in touch'}>"
@@ -153,6 +154,9 @@ class Reflector:
             stops waiting. May be called again, and from the listener.
         """
         self._live = False
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
         if not self._stopping:
             self._stopping = True
             if self._work is not None and not self._calling:
@@ -244,8 +248,17 @@ class Reflector:
                     self._call(self._listener.on_event, event.type, event.object)
                 self._version = event.resource_version or self._version
         finally:
-            if told and not self._stopping:
-                self._call(self._listener.on_settled)
+            if told and not self._stopping and self._settling is None:
+                self._settling = self._clock.callLater(0, self._settle)
+
+    def _settle(self) -> None:
+        """Act on all that one read has brought: each event comes in a piece of its own, as servers send it."""
+        self._settling = None
+        try:
+            self._call(self._listener.on_settled)
+        except CancelledError:
+            if self._work is not None:
+                self._work.cancel()
 
     def _opened(self) -> None:
         """Note that the watch is live; say so if it was not."""

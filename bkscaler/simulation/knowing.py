@@ -16,6 +16,7 @@ from bkscaler.services import Kubernetes
 from bkscaler.simulation.lines import Line
 from bkscaler.simulation.process import Process
 
+NOTHING = (0, True, 0.0)
 SETS = frozenset({"Scale", "StatefulSet", "StatefulSetList"})
 
 
@@ -47,7 +48,7 @@ class Knowing:
     def forget(self) -> None:
         """Forget what was told: a server that was restored counts anew, and a new process knows nothing."""
         self._set = Told(0, None)
-        self._pods: dict[str, tuple[int, bool]] = {}
+        self._pods: dict[str, tuple[int, bool, float]] = {}
         self._watched = {True: 0, False: 0}
 
     def before(self, process: Process) -> None:
@@ -58,7 +59,7 @@ class Knowing:
         self.look()
 
     def look(self) -> None:
-        """Compare. What has been told was taken in at once."""
+        """Compare. What has been told was taken in at once; what comes together is acted on together."""
         process = self._process
         if process is None or not process.alive or process.draining or not self._set.version:
             return
@@ -70,7 +71,8 @@ class Knowing:
             self._judge.fail(f"goes by {replicas} replicas of version {version}, although it was told {told}")
         ready = () if view.observation is None else view.observation.ready
         for replica in ready:
-            if not self._pods.get(replica.uid, (0, True))[1]:
+            _, fit, told_s = self._pods.get(replica.uid, NOTHING)
+            if not fit and told_s < self._judge.truth.now_s:
                 self._judge.fail(f"goes by {replica}, although it was told that it is not to be used")
 
     def told(self, line: Line) -> None:
@@ -99,14 +101,14 @@ class Knowing:
             self._set = told
 
     def _told_of_pods(self, line: Line) -> None:
-        """Keep the newest of each pod: its version, and whether it may be used."""
+        """Keep the newest of each pod: its version, whether it may be used, and when that was told."""
         asks = self._judge.world.settings.readiness != "pod"
         for pod in line.get("items", [line.get("object", line)]):
             meta = pod["metadata"]
             gone = line.get("type") == "DELETED" or "deletionTimestamp" in meta
             fit, version = not gone and (asks or is_ready(pod)), int(meta["resourceVersion"])
-            if version > self._pods.get(meta["uid"], (0, True))[0]:
-                self._pods[meta["uid"]] = version, fit
+            if version > self._pods.get(meta["uid"], NOTHING)[0]:
+                self._pods[meta["uid"]] = version, fit, self._judge.truth.now_s
 
     def _watch_begins(self, host: Any, path: bytes, version: str) -> None:
         """A watch that goes on from further back hears things twice, and one from now on misses some."""

@@ -97,7 +97,7 @@ class WatchingTests(ViewTestCase):
             json.dumps({"type": "MODIFIED", "object": each}).encode() + b"\n"
             for each in (pod_object(version=21), pod_object(version=22, terminating=True))
         ]
-        pods_watch.chunk(b"".join(lines))
+        pods_watch.chunk(*lines)
         self.assertEqual([each.ready for each in self.seen], [(), ()])
         pods_watch.chunk(lines[0].replace(b"21", b"23").replace(b"pod-a", b"pod-b") + b"nonsense\n")
         self.assertEqual([replica.uid for replica in self.seen[-1].ready], ["pod-b"])
@@ -116,7 +116,7 @@ class WatchingTests(ViewTestCase):
         self.assertEqual([o.exists for o in self.seen], [False, True])
 
     def test_wake_on_the_event_itself(self):
-        """The event that says Ready is told before the next byte is read, with no timer in between."""
+        """The event that says Ready is told when the read is over that brought it, with no wait in between."""
         _, pods_watch = self.start()
         pods_watch.event("ADDED", pod_object(version=21, ready=False))
         pods_watch.event("MODIFIED", pod_object(version=22))

@@ -98,9 +98,10 @@ class Connection:
         """Begin a chunked answer."""
         self.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 
-    def chunk(self, data: bytes) -> None:
-        """Go on with it."""
-        self.protocol.dataReceived(b"%x\r\n%s\r\n" % (len(data), data))
+    def chunk(self, *pieces: bytes) -> None:
+        """Go on with it: pieces that come in one read, after which the reactor does what was put off."""
+        self.protocol.dataReceived(b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in pieces))
+        self.clock.advance(0)
 
     def event(self, kind: str, content: dict[str, Any]) -> None:
         """Send a watch event."""
