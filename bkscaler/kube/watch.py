@@ -252,7 +252,7 @@ class Reflector:
                 self._settling = self._clock.callLater(0, self._settle)
 
     def _settle(self) -> None:
-        """Act on all that one read has brought: each event comes in a piece of its own, as servers send it."""
+        """Act on all that one read has brought: servers send each event in a piece of its own."""
         self._settling = None
         try:
             self._call(self._listener.on_settled)

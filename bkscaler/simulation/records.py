@@ -63,7 +63,8 @@ def _known_reason(judge: Any) -> str:
     truth = judge.truth
     if truth.now_s > truth.answered_s + KNOWN_FOR_S and not truth.api_answers():
         return API
-    return "pod buildkitd-0" if truth.api_is_fine() and truth.now_s > truth.hopeful_s + POD_KNOWN_FOR_S else ""
+    known = truth.api_is_fine() and truth.now_s > truth.hopeful_s + POD_KNOWN_FOR_S
+    return "pod buildkitd-0" if known else ""
 
 
 def _wrong_times(judge: Any, client: Client, told: dict[str, Any]) -> str:

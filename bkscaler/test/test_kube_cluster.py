@@ -116,7 +116,7 @@ class WatchingTests(ViewTestCase):
         self.assertEqual([o.exists for o in self.seen], [False, True])
 
     def test_wake_on_the_event_itself(self):
-        """The event that says Ready is told when the read is over that brought it, with no wait in between."""
+        """The event that says Ready is told when the read that brought it is over, without a wait."""
         _, pods_watch = self.start()
         pods_watch.event("ADDED", pod_object(version=21, ready=False))
         pods_watch.event("MODIFIED", pod_object(version=22))
