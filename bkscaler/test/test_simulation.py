@@ -129,7 +129,7 @@ class MutantsTests(SynchronousTestCase):
 
     def test_terminating_pods_are_used(self):
         """A product that looks at no deletionTimestamp is caught."""
-        self.assert_caught("pods that are terminating are used", "is dialled")
+        self.assert_caught("pods that are terminating are used", "is dialled|goes by")
 
     def test_sleeps_too_early(self):
         """A product that does not wait for the idle timeout is caught."""
