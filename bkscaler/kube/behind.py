@@ -36,6 +36,10 @@ class Behind:
         self._last_s = self._clock.seconds()
         self._since_s = self._last_s - FOLLOWED_AFTER_S
 
+    def begin_anew(self) -> None:
+        """Count from the next answer that is older: what came before is another story."""
+        self._since_s = None
+
     def weigh(self, version: str, floor: str) -> None:
         """
         Say by returning that an answer may be believed.

@@ -249,6 +249,11 @@ class ClusterView:
                 self._watch_pods_anew(self._pods_watch.selector)
         raise WentBack(f"the API server has gone back to version {version}, from {floor}")
 
+    def _is_not_behind(self) -> None:
+        """Take note that the server was not behind all the time."""
+        self._set_behind.begin_anew()
+        self._pods_behind.begin_anew()
+
     def _watch_pods_anew(self, selector: str) -> None:
         """Watch the pods of a selector from where the server is now."""
         if self._pods_watch is not None:
@@ -330,15 +335,18 @@ class _Watch:
         self._view._changed()
 
     def on_event(self, kind: str, content: dict[str, Any]) -> None:
-        """Merge an event."""
+        """Merge an event; a server that has news is not behind."""
         (self._store.set_event if self._is_set else self._store.pod_event)(kind, content)
+        self._view._is_not_behind()
 
     def on_settled(self) -> None:
         """Follow up on what has been merged: a pod that became ready may be going by now."""
         self._view._changed()
 
     def on_state(self, ok: bool, error: ApiError | None) -> None:
-        """Keep the error until the watch is live again."""
+        """Keep the error until the watch is live again; until it was lost the server was as it should be."""
+        if self.error is None and error is not None and not isinstance(error, WentBack):
+            self._view._is_not_behind()
         self.error = None if ok else error
 
 

@@ -309,6 +309,28 @@ class RefreshTests(ViewTestCase):
             self.assertTrue(outcome.done)
         self.assertEqual(self.api.dials, 0)
 
+    def test_news_in_between(self):
+        """A watch that tells news shows that the server is not behind: what is older begins anew then."""
+        _, pods_watch = self.start(pod_object())
+        for version in range(30, 33):
+            self.gone_back()
+            self.api.clock.advance(FOLLOWED_AFTER_S)
+            pods_watch.event("MODIFIED", pod_object(version=version))
+        self.assertEqual(len(self.view.observation.ready), 1)
+        self.assertTrue(pods_watch.open)
+
+    def test_lost_in_between(self):
+        """When a watch is lost, that the server was behind before is another story."""
+        set_watch, _ = self.start(pod_object())
+        outcome = self.api.start(self.view.refresh())
+        self.take(SETS).answer(200, listing(5))
+        self.assertIsInstance(outcome.error, errors.WentBack)
+        self.api.clock.advance(FOLLOWED_AFTER_S)
+        set_watch.cut()
+        self.api.clock.advance(1)
+        self.take(SETS).answer(200, listing(5))
+        self.assertEqual(len(self.view.observation.ready), 1)
+
     def test_pods_alone(self):
         """Of a server that has gone back a little the set may be as it was; its pods are followed as well."""
         self.start(pod_object())
