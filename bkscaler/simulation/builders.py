@@ -101,7 +101,7 @@ class Builders:
     :ivar late: how containers that become ready from now on take connections at first, and for how many
         seconds.
     :ivar check_s: how long the answer to a health check takes.
-    :ivar checked: which hosts were told that a pod serves, by its uid, when they asked for its health.
+    :ivar checked: which hosts were told that a pod serves, by its address, when they asked for its health.
     :ivar on_reached: told that somebody has connected to a container.
     :ivar in_use: says whether a pod has an address.
     :ivar containers: the running container of each pod name.

@@ -213,10 +213,10 @@ class Judge:
             self.fail(f"{client} is joined, although it wants nothing any more")
 
     def _unasked(self, builder: Builder, end: End) -> bool:
-        """Whether a builder was not asked for its health that should have been, or something else was."""
+        """Whether no builder was asked for its health at an address; a new one may have got it unnoticed."""
         settings = self.world.settings
         asks = settings.readiness == "grpc" and settings.target_address != "dns"
-        return asks and (end.peer.host, builder.uid) not in self.world.builders.checked
+        return asks and (end.peer.host, builder.ip) not in self.world.builders.checked
 
     def client_ended(self, client: Client) -> None:
         """Judge the end of a connection as its client sees it."""

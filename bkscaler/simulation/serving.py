@@ -184,7 +184,7 @@ class Served(Protocol):
         """Answer a health check some time, and take note of who has the answer."""
 
         def say() -> None:
-            self._builder.runner.checked.add((self.transport.peer.host, self._builder.uid))
+            self._builder.runner.checked.add((self.transport.peer.host, self._builder.ip))
             answer()
 
         self._builder.runner.put_off(say)

@@ -20,7 +20,7 @@ from bkscaler.simulation.run import Run, run_seed
 SEEDS = int(os.environ.get("BKSCALER_SIMULATED_SEEDS", "300"))
 ONCE_FAILED = (
     200000910, 310005510, 310005728, 310007254, 310009067, 310010746, 310010919, 310017299,
-    310020568, 310035149, 310036371, 400007994,
+    310020568, 310035149, 310036371, 400007994, 500003976,
 )  # fmt: skip
 """
 Seeds that failed once with the acts that there are now: a change of the acts changes what every seed means.
