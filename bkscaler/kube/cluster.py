@@ -241,13 +241,16 @@ class ClusterView:
             return
         self._set_behind.follow()
         self._pods_behind.follow()
-        if self.in_touch:
-            self._retire(self._set_watch)
-            self._set_watch = _Watch(self, is_set=True)
-            self._set_watch.reflector.start()
-            if self._pods_watch is not None:
-                self._watch_pods_anew(self._pods_watch.selector)
+        self._watch_anew()
         raise WentBack(f"the API server has gone back to version {version}, from {floor}")
+
+    def _watch_anew(self) -> None:
+        """Begin all watches from where the server is now; one that waits after a failure need not wait on."""
+        self._retire(self._set_watch)
+        self._set_watch = _Watch(self, is_set=True)
+        self._set_watch.reflector.start()
+        if self._pods_watch is not None:
+            self._watch_pods_anew(self._pods_watch.selector)
 
     def _is_not_behind(self) -> None:
         """Take note that the server was not behind all the time."""

@@ -173,7 +173,7 @@ KUBE: Ways = {
     "a server that has gone back is never followed": (value("kube.behind:FOLLOWED_AFTER_S", float("inf")),),
     "that a server is behind is forgotten between two looks": (value("kube.behind:FORGOTTEN_AFTER_S", 0.1),),
     "watches go on from where they were when a server is followed": (
-        line("kube.cluster:ClusterView._weigh", "if self.in_touch:", "if False:"),
+        line("kube.cluster:ClusterView._weigh", "self._watch_anew()", "pass"),
     ),
     "the pods of a server that is followed are not": (
         line("kube.cluster:ClusterView._weigh", "self._pods_behind.follow()", "pass"),

@@ -296,6 +296,21 @@ class RefreshTests(ViewTestCase):
         watch.event("MODIFIED", set_object(replicas=1, version=6))
         self.assertEqual(self.view.observation.replicas, 1)
 
+    def test_followed_while_a_watch_waits(self):
+        """A watch that waits after failures begins anew at once when the server is followed."""
+        set_watch, _ = self.start(pod_object(), replicas=1)
+        set_watch.cut()
+        for _ in range(8):
+            self.api.clock.advance(30)
+            self.take(SETS).answer(503, "oh no")
+        for wait_s in (0, FOLLOWED_AFTER_S):
+            self.assertEqual(self.api.dials, 0)
+            self.api.clock.advance(wait_s)
+            self.api.start(self.view.refresh())
+            self.take(SETS).answer(200, listing(5, set_object(replicas=0, version=4)))
+        self.take(SETS).answer(200, listing(5, set_object(replicas=0, version=4)))
+        self.assertEqual(self.view.observation.replicas, 0)
+
     def test_to_and_fro(self):
         """A server that is behind now and then is not followed, and what it says then is not believed."""
         self.start(pod_object())
