@@ -8,7 +8,7 @@ from typing import Any
 
 from bkscaler.sandbox.pods import FailureMode
 from bkscaler.simulation.acts import Act, until, wrong
-from bkscaler.simulation.visitors import grpc_build_that_stays
+from bkscaler.simulation.visitors import brief, grpc_build_that_stays
 
 
 def somebody_scales(world: Any, chance: Random) -> None:
@@ -18,6 +18,13 @@ def somebody_scales(world: Any, chance: Random) -> None:
         world.later(
             delay_s, lambda replicas=replicas: world.by_hand(lambda: world.cluster.set_replicas(replicas))
         )
+
+
+def scaled_while_idle(world: Any, chance: Random) -> None:
+    """Somebody comes and goes, and somebody else scales up before the idle timeout has passed."""
+    brief(world, chance)
+    at_s = 1.0 + world.settings.idle_timeout_s * chance.random()
+    world.later(at_s, lambda: world.by_hand(lambda: world.cluster.set_replicas(2)))
 
 
 def set_replaced(world: Any, chance: Random) -> None:
@@ -61,7 +68,8 @@ def cut_connection(world: Any, chance: Random) -> None:
 
 
 OTHERS: dict[Act, int] = {
-    somebody_scales: 3, set_replaced: 3, set_touched: 2, wall_clock_jumps: 1, cut_connection: 3
+    somebody_scales: 3, set_replaced: 3, set_touched: 2, wall_clock_jumps: 1, cut_connection: 3,
+    scaled_while_idle: 2,
 }  # fmt: skip
 
 
