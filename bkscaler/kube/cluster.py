@@ -241,7 +241,8 @@ class ClusterView:
             return
         self._set_behind.follow()
         self._pods_behind.follow()
-        self._watch_anew()
+        if not self._stopped:
+            self._watch_anew()
         raise WentBack(f"the API server has gone back to version {version}, from {floor}")
 
     def _watch_anew(self) -> None:

@@ -449,6 +449,18 @@ class StopTests(ViewTestCase):
         """Stopping what was not started is done at once."""
         self.successResultOf(self.view.stop())
 
+    def test_stop_while_a_server_goes_back(self):
+        """A refresh that goes on after the stop follows no server back: no watch begins."""
+        self.start(pod_object())
+        for wait_s in (0, FOLLOWED_AFTER_S):
+            self.api.clock.advance(wait_s)
+            outcome = self.api.start(self.view.refresh())
+            if wait_s:
+                self.successResultOf(self.view.stop())
+            self.take(SETS).answer(200, listing(5))
+            self.assertIsInstance(outcome.error, errors.WentBack)
+        self.assertEqual(self.api.dials, 0)
+
     def test_stop_from_the_listener(self):
         """The listener may stop the view, wherever the change comes from."""
         self.view.on_change = lambda _: self.view.stop()
