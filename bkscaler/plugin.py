@@ -36,8 +36,8 @@ from bkscaler.frontend.acceptor import Ports
 from bkscaler.frontend.dial import DIAL_TIMEOUT_S, BuilderFactory, Connect, Dialer
 from bkscaler.frontend.health import check_health
 from bkscaler.frontend.listener import ProxyFactory
-from bkscaler.frontend.session import Surroundings
 from bkscaler.frontend.shortcut import Shortcuts
+from bkscaler.frontend.surroundings import Surroundings
 from bkscaler.kube.auth import ClusterAccess, ExecPlugin
 from bkscaler.kube.client import ApiClient, OnResponse
 from bkscaler.kube.cluster import ClusterView

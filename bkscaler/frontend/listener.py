@@ -17,8 +17,9 @@ from twisted.logger import Logger
 
 from bkscaler.frontend.acceptor import Acceptor
 from bkscaler.frontend.ending import log_end, written, written_ip
-from bkscaler.frontend.session import HeadStart, Session, Surroundings
+from bkscaler.frontend.session import Session
 from bkscaler.frontend.shortcut import Shortcut, Shortcuts
+from bkscaler.frontend.surroundings import HeadStart, Surroundings
 from bkscaler.model import Connection
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.leg import Leg

@@ -28,8 +28,8 @@ from twisted.logger import Logger
 from bkscaler.frontend.dial import DIAL_TIMEOUT_S
 from bkscaler.frontend.ending import BY_END, log_end
 from bkscaler.frontend.held import SNIFFED_BYTES
-from bkscaler.frontend.session import HeadStart, Hold, Surroundings
 from bkscaler.frontend.sniff import Kind, classify
+from bkscaler.frontend.surroundings import HeadStart, Hold, Surroundings
 from bkscaler.model import Connection, Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay import sockets

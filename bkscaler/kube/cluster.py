@@ -1,17 +1,12 @@
 """
 The cluster as the scaling room sees it: one observation that is always current, and two requests.
 
-Two watches feed :class:`bkscaler.kube.store.ClusterStore`, which holds the rules that keep the picture right;
-this module does the I/O around it. The StatefulSet is watched by name (``fieldSelector``, which a Role with
-``resourceNames`` needs), its pods by its own selector, from when that is known. A watch can be dead for a
-minute and more without anybody noticing, so who waits for a wake calls :meth:`ClusterView.refresh` every
-2 s or so. A refresh reads the StatefulSet and *then* its pods, in that order, because it also clears pods
-that an earlier scale-down has made suspect: see *Condemned pods* in the store. When such a pod is all that is
-missing, the view asks for one refresh by itself.
-
-A list that is older than what was known before it was asked for changes nothing at first; see
-:mod:`bkscaler.kube.behind`. When it is to be believed, and it is not a watch's own, the watches begin anew:
-they would go on from where they were, and never tell what lies between.
+The watches of :mod:`bkscaler.kube.watches` feed :class:`bkscaler.kube.store.ClusterStore`, which holds the
+rules that keep the picture right; this module makes the requests, and tells what has changed. A watch can
+be dead for a minute and more without anybody noticing, so who waits for a wake calls
+:meth:`ClusterView.refresh` every 2 s or so. A refresh reads the StatefulSet and *then* its pods, in that
+order, because it also clears pods that an earlier scale-down has made suspect: see *Condemned pods* in the
+store. When such a pod is all that is missing, the view asks for one refresh by itself.
 
 Imported by the plugin; the scaling room knows it by shape only.
 """
@@ -21,19 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from bkscaler.errors import ApiError, ApiUnreachable, WentBack
+from bkscaler.errors import ApiError, ApiUnreachable
 from bkscaler.kube import fields, pods, statefulset
-from bkscaler.kube.behind import Behind
 from bkscaler.kube.client import REQUEST_TIMEOUT_S, ApiClient
 from bkscaler.kube.statefulset import StatefulSetView
-from bkscaler.kube.store import ClusterStore, Mark
-from bkscaler.kube.versions import is_older
-from bkscaler.kube.watch import OnRestart, Reflector
+from bkscaler.kube.store import ClusterStore
+from bkscaler.kube.watch import OnRestart
+from bkscaler.kube.watches import Watches, named
 from bkscaler.model import Observation
 
 OnChange = Callable[[Observation], None]
@@ -77,16 +71,21 @@ class ClusterView:
         on_restart: OnRestart | None = None,
     ) -> None:
         self.on_change = on_change
-        self._on_restart = on_restart
         self._client = client
         self._namespace = namespace
         self._name = name
         self._clock = clock
-        self._random = random
         self._store = ClusterStore(name, require_ready=require_ready)
-        self._set_watch = _Watch(self, is_set=True)
-        self._pods_watch: _Watch | None = None
-        self._retired: list[Deferred[None]] = []
+        self._watches = Watches(
+            client=client,
+            namespace=namespace,
+            name=name,
+            clock=clock,
+            random=random,
+            store=self._store,
+            on_change=self._changed,
+            on_restart=on_restart,
+        )
         self._observation: Observation | None = None
         self._stopped = False
         self._reading = False
@@ -94,7 +93,6 @@ class ClusterView:
         self._asking: Deferred[None] | None = None
         self._asked_for: tuple[str, int] | None = None
         self._patience_s = READ_PATIENCE_S
-        self._set_behind, self._pods_behind = Behind(clock), Behind(clock)
 
     def __repr__(self) -> str:
         return f"<ClusterView {self._namespace}/{self._name}: {self._observation}>"
@@ -112,16 +110,16 @@ class ClusterView:
     @property
     def in_touch(self) -> bool:
         """Whether every watch is live, so that changes reach us by themselves."""
-        return all(watch.reflector.in_touch for watch in self._watches())
+        return self._watches.in_touch
 
     @property
     def trouble(self) -> ApiError | None:
         """Why we are not in touch: the last error of a watch that has failed and not recovered."""
-        return next((watch.error for watch in self._watches() if watch.error is not None), None)
+        return self._watches.trouble
 
     def start(self) -> None:
         """Begin to list and watch. Once only."""
-        self._set_watch.reflector.start()
+        self._watches.start()
 
     def stop(self) -> Deferred[None]:
         """
@@ -136,8 +134,7 @@ class ClusterView:
             self._soon = None
         if self._asking is not None and not self._reading:
             self._asking.cancel()
-        ends = [watch.reflector.stop() for watch in self._watches()] + self._retired
-        return gatherResults(ends).addCallback(lambda _: None)
+        return self._watches.stop()
 
     async def scale(self, replicas: int, resource_version: str) -> None:
         """
@@ -168,9 +165,9 @@ class ClusterView:
         :raises CancelledError: when the caller cancels, which closes the connection.
         """
         mark = self._store.mark()
-        answer = await self._list(statefulset.collection_path(self._namespace), self._set_selector())
+        answer = await self._list(statefulset.collection_path(self._namespace), named(self._name))
         items, version = _listed(answer)
-        self._weigh(self._set_behind, version, mark.set_floor)
+        self._watches.weigh_set(version, mark.set_floor)
         caught_up = self._store.set_read(items, version, mark)
         self._read()
         known = self._store.stateful_set
@@ -179,7 +176,7 @@ class ClusterView:
         mark = self._store.mark()
         answer = await self._list(pods.collection_path(self._namespace), {"labelSelector": known.selector})
         items, version = _listed(answer)
-        self._weigh(self._pods_behind, version, mark.pods_floor)
+        self._watches.weigh_pods(version, mark.pods_floor)
         self._store.pods_read(items, version, mark, caught_up)
         self._read()
 
@@ -195,14 +192,6 @@ class ClusterView:
         self._patience_s = READ_PATIENCE_S
         return answer
 
-    def _watches(self) -> list[_Watch]:
-        """List the watches that we need now."""
-        return [watch for watch in (self._set_watch, self._pods_watch) if watch is not None]
-
-    def _set_selector(self) -> dict[str, str]:
-        """Select our StatefulSet."""
-        return {"fieldSelector": f"metadata.name={self._name}"}
-
     def _read(self) -> None:
         """Follow up on what a refresh has read, while it runs: a running coroutine cannot be cancelled."""
         before, self._reading = self._reading, True
@@ -213,7 +202,7 @@ class ClusterView:
         """Follow up on a merged fact."""
         if self._stopped:
             return
-        self._follow_selector()
+        self._watches.follow_selector()
         self._ask_soon()
         now = self._store.observation()
         if now is None or now == self._observation:
@@ -225,50 +214,6 @@ class ClusterView:
             self.on_change(now)
         except Exception:
             self._log.failure("the listener of the cluster failed")
-
-    def _follow_selector(self) -> None:
-        """Watch the pods of the set's present selector."""
-        known = self._store.stateful_set
-        if known is None or not known.selector:
-            return
-        if self._pods_watch is None or self._pods_watch.selector != known.selector:
-            self._watch_pods_anew(known.selector)
-
-    def _weigh(self, behind: Behind, version: str, floor: str) -> None:
-        """Believe nothing that is older than what the watches tell; follow a server back by new watches."""
-        behind.weigh(version, floor)
-        if not is_older(version, floor):
-            return
-        self._set_behind.follow()
-        self._pods_behind.follow()
-        if not self._stopped:
-            self._watch_anew()
-        raise WentBack(f"the API server has gone back to version {version}, from {floor}")
-
-    def _watch_anew(self) -> None:
-        """Begin all watches from where the server is now; one that waits after a failure need not wait on."""
-        self._retire(self._set_watch)
-        self._set_watch = _Watch(self, is_set=True)
-        self._set_watch.reflector.start()
-        if self._pods_watch is not None:
-            self._watch_pods_anew(self._pods_watch.selector)
-
-    def _is_not_behind(self) -> None:
-        """Take note that the server was not behind all the time."""
-        self._set_behind.begin_anew()
-        self._pods_behind.begin_anew()
-
-    def _watch_pods_anew(self, selector: str) -> None:
-        """Watch the pods of a selector from where the server is now."""
-        if self._pods_watch is not None:
-            self._retire(self._pods_watch)
-        self._pods_watch = _Watch(self, selector=selector)
-        self._pods_watch.reflector.start()
-
-    def _retire(self, watch: _Watch) -> None:
-        """Stop a watch, and remember it until it has ended."""
-        self._retired = [each for each in self._retired if not each.called]
-        self._retired.append(watch.reflector.stop())
 
     def _ask_soon(self) -> None:
         """Ask for one refresh per generation when only suspicion stands between us and a replica."""
@@ -294,64 +239,6 @@ class ClusterView:
 
     def _answered(self) -> None:
         self._asking = None
-
-
-class _Watch:
-    """
-    One reflector with what belongs to it: it puts what it hears into the view's store.
-
-    :param view: whose watch.
-    :param is_set: whether it watches the StatefulSet; otherwise the pods of ``selector``.
-    :param selector: label selector of the pods.
-    """
-
-    def __init__(self, view: ClusterView, *, is_set: bool = False, selector: str = "") -> None:
-        self.selector = selector
-        self.error: ApiError | None = None
-        self._view = view
-        self._store = view._store
-        self._is_set = is_set
-        self._mark: Mark = self._store.mark()
-        kind = statefulset if is_set else pods
-        self.reflector = Reflector(
-            client=view._client,
-            clock=view._clock,
-            random=view._random,
-            path=kind.collection_path(view._namespace),
-            selector=view._set_selector() if is_set else {"labelSelector": selector},
-            what=f"{'StatefulSet' if is_set else 'pods of'} {view._namespace}/{view._name}",
-            listener=self,
-            on_restart=view._on_restart,
-        )
-
-    def on_listing(self) -> None:
-        """Remember what is known now: the list can be no older."""
-        self._mark = self._store.mark()
-
-    def on_list(self, items: list[dict[str, Any]], resource_version: str) -> None:
-        """Merge a list, if it may be believed."""
-        if self._is_set:
-            self._view._set_behind.weigh(resource_version, self._mark.set_floor)
-            self._store.set_read(items, resource_version, self._mark)
-        else:
-            self._view._pods_behind.weigh(resource_version, self._mark.pods_floor)
-            self._store.pods_read(items, resource_version, self._mark)
-        self._view._changed()
-
-    def on_event(self, kind: str, content: dict[str, Any]) -> None:
-        """Merge an event; a server that has news is not behind."""
-        (self._store.set_event if self._is_set else self._store.pod_event)(kind, content)
-        self._view._is_not_behind()
-
-    def on_settled(self) -> None:
-        """Follow up on what has been merged: a pod that became ready may be going by now."""
-        self._view._changed()
-
-    def on_state(self, ok: bool, error: ApiError | None) -> None:
-        """Keep the error until the watch is live again; until it was lost the server was as it should be."""
-        if self.error is None and error is not None and not isinstance(error, WentBack):
-            self._view._is_not_behind()
-        self.error = None if ok else error
 
 
 def _listed(answer: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:

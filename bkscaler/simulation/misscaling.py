@@ -173,13 +173,13 @@ KUBE: Ways = {
     "a server that has gone back is never followed": (value("kube.behind:FOLLOWED_AFTER_S", float("inf")),),
     "that a server is behind is forgotten between two looks": (value("kube.behind:FORGOTTEN_AFTER_S", 0.1),),
     "watches go on from where they were when a server is followed": (
-        line("kube.cluster:ClusterView._weigh", "self._watch_anew()", "pass"),
+        line("kube.watches:Watches._weigh", "self._begin_anew()", "pass"),
     ),
     "the pods of a server that is followed are not": (
-        line("kube.cluster:ClusterView._weigh", "self._pods_behind.follow()", "pass"),
+        line("kube.watches:Watches._weigh", "self._pods_behind.follow()", "pass"),
     ),
     "the set of a server that is followed is not": (
-        line("kube.cluster:ClusterView._weigh", "self._set_behind.follow()", "pass"),
+        line("kube.watches:Watches._weigh", "self._set_behind.follow()", "pass"),
     ),
     "what an older list says is overtaken by what was known": (
         line(
@@ -195,12 +195,12 @@ KUBE: Ways = {
     ),
     "what is known is noted after a list has come": (
         line(
-            "kube.cluster:_Watch.on_list",
+            "kube.watches:_Watch.on_list",
             "if self._is_set:",
             "self._mark = self._store.mark()\n    if self._is_set:",
         ),
         line(
-            "kube.cluster:ClusterView._weigh",
+            "kube.watches:Watches._weigh",
             "behind.weigh(version, floor)",
             "mark = self._store.mark()\n"
             "    floor = mark.set_floor if behind is self._set_behind else mark.pods_floor\n"
@@ -210,7 +210,7 @@ KUBE: Ways = {
     "silent watches are never listed anew": (value("kube.watch:SILENT_WATCHES", 10**9),),
     "a read that is older than what is known is believed": (
         line("kube.behind:Behind.weigh", "if not is_older(version, floor):", "if True:"),
-        line("kube.cluster:ClusterView._weigh", "if not is_older(version, floor):", "if True:"),
+        line("kube.watches:Watches._weigh", "if not is_older(version, floor):", "if True:"),
     ),
     "410 is taken for an ordinary end": (
         line(
@@ -220,7 +220,7 @@ KUBE: Ways = {
         ),
     ),
     "what the watches tell waits for a poll": (
-        line("kube.cluster:_Watch.on_settled", "self._view._changed()", "pass"),
+        line("kube.watches:_Watch.on_settled", "self._watches._on_change()", "pass"),
     ),
     "watches are begun anew at once": (
         line(

@@ -17,8 +17,8 @@ from zope.interface import implementer
 from bkscaler.frontend.acceptor import Ports
 from bkscaler.frontend.dial import Dialer
 from bkscaler.frontend.listener import ProxyFactory
-from bkscaler.frontend.session import Surroundings
 from bkscaler.frontend.shortcut import Shortcuts
+from bkscaler.frontend.surroundings import Surroundings
 from bkscaler.model import Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.hangups import EpollHangups

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from bkscaler.frontend.dial import BuilderFactory, Dialer
 from bkscaler.frontend.listener import ProxyFactory
-from bkscaler.frontend.session import Surroundings
+from bkscaler.frontend.surroundings import Surroundings
 from bkscaler.model import Connection, Replica
 from bkscaler.observability.outcomes import Outcome
 from bkscaler.relay.pair import CopyRelay

@@ -17,14 +17,14 @@ ROWS = """
 2  config   shutdown   observability.outcomes|lines|markup <- observability.logs
    kube.fields|versions|tls|body <- kube.behind|failures|wire|auth|kubefile <- kube.kubeconfig|execplugin
       <- kube.client <- kube.watch|statefulset|rights <- kube.pods|permissions <- kube.diagnosis
-      <- kube.store <- kube.cluster|events
+      <- kube.store <- kube.watches <- kube.cluster|events
    scaling.demand|waiters|refusals <- scaling.policy <- scaling.machine|requests|telling
       <- scaling.snapshot <- scaling.service
    relay.sockets|poller|pipes <- relay.hangups|leg <- relay.bare <- relay.stalls <- relay.pair|flow
       <- relay.splice
 3  frontend.sniff|http2|refusal|dial|ending|acceptor <- frontend.calls|greeting|health
-      <- frontend.conversation <- frontend.held|lateack <- frontend.session <- frontend.shortcut
-      <- frontend.listener
+      <- frontend.conversation <- frontend.held|lateack|surroundings <- frontend.session
+      <- frontend.shortcut <- frontend.listener
 4  observability.wakes|words <- observability.history|metrics <- observability.recorder
       <- observability.status <- observability.drawing <- observability.page <- observability.site
    examination <- doctor
