@@ -117,17 +117,18 @@ class Dialer:
 
     :param connect: see :data:`Connect`; a try must end within about :data:`DIAL_TIMEOUT_S`.
     :param check: returns when a replica serves, and raises `DialFailed` when it does not; asked once for each
-        pod, and again after a dial that failed. None takes every replica for one that serves.
+        pod at each address (a reboot of its node gives a pod a new one), and again after a dial that failed.
+        None takes every replica for one that serves.
     """
 
     def __init__(self, connect: Connect, check: Callable[[Replica], Awaitable[None]] | None = None) -> None:
         self._connect = connect
         self._check = check
-        self._serving: dict[str, str] = {}
+        self._serving: dict[str, Replica] = {}
 
     def is_known_to_serve(self, replica: Replica) -> bool:
         """Say whether it may be connected to without asking it for its health first."""
-        return self._check is None or self._serving.get(replica.name) == replica.uid
+        return self._check is None or self._serving.get(replica.name) == replica
 
     def doubt(self, replica: Replica) -> None:
         """Believe nothing of a replica any more: a dial of it has failed."""
@@ -159,7 +160,7 @@ class Dialer:
         await check(replica)
         if not is_ready():
             raise DialFailed("it is not ready any more")
-        self._serving[replica.name] = replica.uid
+        self._serving[replica.name] = replica
         return await self._begin(replica)
 
     def _failed(self, failure: Failure, replica: Replica) -> Leg:

@@ -224,7 +224,7 @@ FRONTEND: Ways = {
         ),
     ),
     "a new pod is not asked for its health": (
-        line("frontend.dial:Dialer.is_known_to_serve", "== replica.uid", "is not None"),
+        line("frontend.dial:Dialer.is_known_to_serve", "== replica", "is not None"),
     ),
     "a builder that is there and refuses is dialled for ever": (
         line("frontend.session:Session._reach", "if failures or not ready.called:", "if not ready.called:"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -176,6 +177,13 @@ class DialerTests(SynchronousTestCase):
         for replica in (self.replica, self.replica, self.successor, self.successor):
             self.successResultOf(dialer.dial(replica))
         self.assertEqual(self.checks, ["one", "two"])
+
+    def test_again_at_another_address(self):
+        """A pod that was started anew, as after a reboot of its node, is the same; it is asked again."""
+        dialer = self.dialer()
+        for replica in (self.replica, replace(self.replica, ip="10.0.0.2")):
+            self.successResultOf(dialer.dial(replica))
+        self.assertEqual(self.checks, ["one", "one"])
 
     def test_again_after_a_failure(self):
         """After a dial that failed the pod is asked again."""
