@@ -105,6 +105,7 @@ class ApiServer:
         self._unfollowed: set[bytes] = set()
         self._lists: dict[bytes, Any] = {}
         self._old_lists: dict[bytes, Any] = {}
+        self._told_stale: set[bytes] = set()
 
     @property
     def url(self) -> str:
@@ -184,9 +185,10 @@ class ApiServer:
     def begin_stale(self) -> None:
         """
         From now on answer lists as they were answered last, but not as of before a scale-down: nobody could
-        tell what has become of one whose answer was lost.
+        tell what has become of one whose answer was lost. Nor twice in a row without anything newer between:
+        nobody could tell that from a server that was restored.
         """
-        self._old_lists = dict(self._lists)
+        self._old_lists = {uri: text for uri, text in self._lists.items() if uri not in self._told_stale}
         self.trouble.stale = True
 
     def serve(self, request: Any) -> None:
@@ -228,6 +230,7 @@ class ApiServer:
             self.read_s = self._network.clock.rightNow
         if old is not None:
             self.log(f"{what}: stale")
+            self._told_stale.add(request.uri)
             send_text(request, old)
             return
         if request.method == b"GET" and b"watch=" not in request.uri:
@@ -280,6 +283,7 @@ class ApiServer:
         def keep(data: bytes) -> None:
             if request.code == http.OK:
                 self._lists[uri] = data.decode()
+                self._told_stale.discard(uri)
             write(data)
 
         request.write = keep

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bkscaler.sandbox.controller import ordinal_of
 from bkscaler.simulation.apiserver import Trouble
 from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.callers import Builds
@@ -166,14 +167,15 @@ class Truth:
         """
         Give the builder that clients are to be given; None when it cannot serve them, or there is none.
 
-        It is the first one that seems ready. (That bkscaler tries no other, if somebody has scaled beyond one
-        and the first does not serve, is its way.)
+        It is the first one that is asked for and seems ready. (That bkscaler tries no other, if somebody has
+        scaled beyond one and the first does not serve, is its way.)
         """
         asks = self._world.settings.readiness != "pod"
         for pod in sorted(self.pods(), key=lambda pod: str(pod["metadata"]["name"])):
             meta = pod["metadata"]
             found: Builder | None = self._world.builders.containers.get(meta["name"])
-            if "deletionTimestamp" in meta:
+            ordinal = ordinal_of(pod)
+            if "deletionTimestamp" in meta or ordinal is None or ordinal >= self.replicas():
                 continue
             if found is None or found.uid != meta["uid"]:
                 if asks:
