@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.callers import Builds
 from bkscaler.simulation.clients import Client, Garbage
 from bkscaler.simulation.links import End
@@ -85,6 +86,7 @@ class Bounds:
         self._requests = 0
         self._clients = self._accepted = 0
         self._hopeless: set[str] = set()
+        self._ready: Builder | None = None
         self._aimless_s: dict[str, float] = {}
         self._mute_s = -math.inf
         self._restless_s = self._unhealthy_s = self._unmissed_s = self._up_s = self._unready_s = 0.0
@@ -141,12 +143,13 @@ class Bounds:
         if not healthy or any(map(self._judge.wants, ends)):
             self._restless_s = now_s
         self._restless_s = max(self._restless_s, truth.cancelled_s())
-        before, self._hopeless = self._hopeless, truth.hopeless()
-        if not healthy or not self._hopeless or self._hopeless != before:
+        hopeless, self._hopeless = self._hopeless, truth.hopeless()
+        if not healthy or not self._hopeless or self._hopeless != hopeless:
             truth.hopeful_s = now_s
         if truth.replicas() > 0:
             self._up_s = now_s
-        if truth.ready_builder() is None:
+        before, self._ready = self._ready, truth.ready_builder()
+        if self._ready is None or self._ready is not before:
             self._unready_s = now_s
         if self._judge.world.cluster.controller.is_behind:
             self._behind_s = now_s

@@ -184,7 +184,8 @@ def _cannot_wake(judge: Any, client: Client) -> str:
     settings, now_s = judge.world.settings, judge.truth.now_s
     amiss_s = max(judge.truth.refused_s, judge.missing_s)
     stale = judge.world.api.trouble.stale  # the set may have been missing when what it tells was so
-    if now_s < amiss_s + MISSING_FOR_S or stale or math.isfinite(judge.draining_since_s):
+    amiss = now_s < amiss_s + MISSING_FOR_S or stale or not judge.world.identity.is_well
+    if amiss or math.isfinite(judge.draining_since_s):
         return ""
     waited_s = now_s - client.asked_from_s
     if math.isfinite(settings.give_up_after_s) and waited_s >= settings.give_up_after_s - ROUNDING_S:

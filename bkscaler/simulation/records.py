@@ -47,7 +47,7 @@ def _wrong_reason(judge: Any, outcome: Outcome, reason: str) -> str:
     truth = judge.truth
     if not reason:
         return "no reason is logged"
-    if API in reason and truth.api_trouble_s + IN_BACKOFF_S < truth.now_s:
+    if API in reason and truth.api_trouble_s + IN_BACKOFF_S < truth.now_s and truth.api_is_fine():
         return f"{reason!r} is logged, and that is over"
     gone_for_s = truth.now_s - judge.deleted_s
     missing = outcome is Outcome.CANNOT_WAKE and MISSING in reason and judge.is_well
@@ -61,10 +61,11 @@ def _wrong_reason(judge: Any, outcome: Outcome, reason: str) -> str:
 def _known_reason(judge: Any) -> str:
     """Say why no builder comes, in a word that must be told; ``""`` when that is not so sure."""
     truth = judge.truth
-    if truth.now_s > truth.answered_s + KNOWN_FOR_S and not truth.api_answers():
+    answered_s = max(truth.answered_s, judge.world.api.read_s)
+    if truth.now_s > answered_s + KNOWN_FOR_S and not truth.api_answers():
         return API
-    known = truth.api_is_fine() and truth.now_s > truth.hopeful_s + POD_KNOWN_FOR_S
-    return "pod buildkitd-0" if known else ""
+    long = truth.now_s > truth.hopeful_s + POD_KNOWN_FOR_S
+    return "pod buildkitd-0" if long and truth.api_is_fine() and truth.hopeless() else ""
 
 
 def _wrong_times(judge: Any, client: Client, told: dict[str, Any]) -> str:
