@@ -25,16 +25,15 @@ spec that did not ask for them. After 0 -> 1 -> 0 -> 1 one that lags may just be
 **Pods belong to a uid.** A set that was deleted and made again has another uid; its namesake's pods are
 never usable.
 
-**What is gone stays gone.** An API server that has been restarted may answer as things were. A uid is never
-used twice, so a pod whose deletion has been seen is not believed in again, unless the server has gone back to
-before that: then a kubelet has started it again. (That an older list does not have a pod is no deletion.)
+**What is gone may be back.** A pod whose deletion has been seen is believed in again when something newer
+shows it: the server was restored from a backup, and a kubelet has started the pod again. What is older than
+that deletion does not get here, unless the server is to be followed back; see :mod:`bkscaler.kube.behind`.
 
 Imported by ``kube.cluster``.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,9 +43,6 @@ from bkscaler.kube.pods import PodView
 from bkscaler.kube.statefulset import StatefulSetView
 from bkscaler.kube.versions import is_newer, is_older, newest
 from bkscaler.model import Observation
-
-GONE_KEPT = 100
-"""How many pods are remembered after their deletion: more than any answer can be late by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +92,6 @@ class ClusterStore:
         self._distrust_lists = False
         self._doubtful: int | None = None
         self._trusted_from = ""
-        self._gone: deque[str] = deque(maxlen=GONE_KEPT)
 
     def __repr__(self) -> str:
         known = f"{len(self._pods)} pods, {len(self._suspects)} suspect"
@@ -182,12 +177,7 @@ class ClusterStore:
         """
         overtaken = is_older(version, self._pods_floor) and not is_older(version, mark.pods_floor)
         if not overtaken:
-            if is_older(version, self._pods_floor):
-                self._gone.clear()  # they may have been alive at the time of the backup, and are again
-            views = map(pods.parse, items)
-            listed = {view.uid: view for view in views if view.uid and view.uid not in self._gone}
-            if not is_older(version, self._pods_floor):
-                self._gone.extend(self._pods.keys() - listed.keys())
+            listed = {view.uid: view for view in map(pods.parse, items) if view.uid}
             self._pods_floor = version
             if self._distrust_lists:
                 self._suspects |= listed.keys() - self._pods.keys()
@@ -208,12 +198,9 @@ class ClusterStore:
         seen = pods.parse(value)
         if not seen.uid or not is_newer(seen.resource_version, than=self._pods_floor):
             return
-        if kind != "DELETED" and seen.uid in self._gone:
-            return
         self._pods_floor = newest(seen.resource_version, self._pods_floor)
         if kind == "DELETED":
             self._pods.pop(seen.uid, None)
-            self._gone.append(seen.uid)
             self._suspects.discard(seen.uid)
         else:
             if seen.uid not in self._pods and self._may_be_of_old(seen):

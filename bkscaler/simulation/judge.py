@@ -184,6 +184,8 @@ class Judge:
             if self.world.api.is_followed:
                 self._dialling.told(line)
                 self.knowing.told(line)
+            else:
+                self.knowing.doubted(line)
 
     def _link_ended(self, link: Link, end: End) -> None:
         if end is link.server and isinstance(end.host, Process):

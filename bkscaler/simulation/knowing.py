@@ -90,6 +90,11 @@ class Knowing:
         if kind != "BOOKMARK":
             (self._told_of_set if is_set else self._told_of_pods)(line)
 
+    def doubted(self, line: Line) -> None:
+        """Take note of what need not be believed, but may be: of those pods what is older is no news."""
+        for pod in line.get("items", [line.get("object", line)]):
+            self._keep(pod["metadata"], fit=True)
+
     def _told_of_set(self, line: Line) -> None:
         """Keep the newest, whatever it came with."""
         items = line.get("items", [line.get("object", line)])
@@ -106,9 +111,12 @@ class Knowing:
         for pod in line.get("items", [line.get("object", line)]):
             meta = pod["metadata"]
             gone = line.get("type") == "DELETED" or "deletionTimestamp" in meta
-            fit, version = not gone and (asks or is_ready(pod)), int(meta["resourceVersion"])
-            if version > self._pods.get(meta["uid"], NOTHING)[0]:
-                self._pods[meta["uid"]] = version, fit, self._judge.truth.now_s
+            self._keep(meta, fit=not gone and (asks or is_ready(pod)))
+
+    def _keep(self, meta: dict[str, Any], fit: bool) -> None:
+        uid, version = meta.get("uid", ""), int(meta.get("resourceVersion") or 0)
+        if version > self._pods.get(uid, NOTHING)[0]:
+            self._pods[uid] = version, fit, self._judge.truth.now_s
 
     def _watch_begins(self, host: Any, path: bytes, version: str) -> None:
         """A watch that goes on from further back hears things twice, and one from now on misses some."""

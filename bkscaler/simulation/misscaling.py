@@ -168,7 +168,6 @@ KUBE: Ways = {
             "if True:",
         ),
     ),
-    "pods that are gone may come back": (value("kube.store:GONE_KEPT", 0),),
     "a server that has gone back is followed at once": (value("kube.behind:FOLLOWED_AFTER_S", 0.0),),
     "a server that has gone back is never followed": (value("kube.behind:FOLLOWED_AFTER_S", float("inf")),),
     "that a server is behind is forgotten between two looks": (value("kube.behind:FORGOTTEN_AFTER_S", 0.1),),
@@ -264,9 +263,6 @@ KUBE: Ways = {
     ),
     "dead connections are used again": (
         line("kube.client:ApiClient._drop_idle", "if self._pool is not None:", "if False:"),
-    ),
-    "a pod that an older list does not have is taken for gone": (
-        line("kube.store:ClusterStore.pods_read", "if not is_older(version, self._pods_floor):", "if True:"),
     ),
     "a controller has always caught up": (
         line(
