@@ -64,7 +64,7 @@ def _known_reason(judge: Any) -> str:
     answered_s = max(truth.answered_s, judge.world.api.read_s)
     if truth.now_s > answered_s + KNOWN_FOR_S and not truth.api_answers():
         return API
-    long = truth.now_s > truth.hopeful_s + POD_KNOWN_FOR_S
+    long = truth.now_s > max(truth.hopeful_s, truth.api_trouble_s) + POD_KNOWN_FOR_S
     return "pod buildkitd-0" if long and truth.api_is_fine() and truth.hopeless() else ""
 
 
