@@ -84,8 +84,8 @@ class Judge:
         network.on_dial, network.on_link, network.on_end = self._dialled, self._linked, self._link_ended
         world.api.asking.on_fault = self.fail
         world.builders.on_served = self._served
-        scalings = Scalings(self)
-        self._dialling = Dialling(self, scalings)
+        self._scalings = Scalings(self)
+        self._dialling = Dialling(self, self._scalings)
         self.knowing = Knowing(self)
         world.api.on_restored = self._restored
 
@@ -183,6 +183,7 @@ class Judge:
         for line in lines.feed(data):
             if self.world.api.is_followed:
                 self._dialling.told(line)
+                self._scalings.told(line)
                 self.knowing.told(line)
             else:
                 self.knowing.doubted(line)

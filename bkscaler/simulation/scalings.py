@@ -10,12 +10,11 @@ import math
 from typing import Any
 
 from bkscaler.sandbox.state import Change
+from bkscaler.simulation.lines import Line
 
 IN_FLIGHT_S, IN_FLIGHT_LATE_S = 1.0, 40.0
 """How long after a client has left a request made for it may take effect, when all is well with
 the API server, and otherwise."""
-TOGETHER_S = 0.005
-"""What is undone so soon may be heard of together with that, and then nothing seems to have changed."""
 ROUNDING_S = 0.002
 
 
@@ -34,11 +33,27 @@ class Scalings:
         self._judge = judge
         self._truth = judge.truth
         self._world = judge.world
-        self._changed_s = -math.inf
+        self._changed_s = self._told_s = self._heard_s = -math.inf
         self._saw_change = False
-        self._from = 0
+        self._told: int | None = None
+        self._before: int | None = None
         self._world.api.on_asked = self._too_early
         self._world.cluster.state.subscribe("statefulsets", self._set_changed)
+
+    def told(self, line: Line) -> None:
+        """
+        Take note of what the API server tells. What is undone before it is heard of, or in the same moment,
+        is no change for whoever hears it.
+        """
+        self._settle()
+        for each in line.get("items", [line.get("object", line)]):
+            if "replicas" in each.get("spec", {}):
+                self._told, self._told_s = each["spec"]["replicas"], self._truth.now_s
+
+    def _settle(self) -> None:
+        """Take note when a change was heard of, now that no more can come in the same moment."""
+        if self._told != self._before and self._told_s < self._truth.now_s:
+            self._before, self._heard_s = self._told, self._told_s
 
     def _set_changed(self, change: Change) -> None:
         before = 0 if change.previous is None else change.previous["spec"].get("replicas", 1)
@@ -56,10 +71,8 @@ class Scalings:
         self.we_sleep = after == 0 and hand == "bkscaler"
         if hand != "bkscaler":
             self._truth.something_is_wrong()
-            undone = after == self._from and self._truth.now_s < self._changed_s + TOGETHER_S
             self._truth.hopeful_s = self._changed_s = self._truth.now_s
-            self._from = before
-            self._saw_change = self._judge.is_well and not undone
+            self._saw_change = self._judge.is_well
         elif after not in {0, 1}:
             self._judge.fail(f"scaled to {after}")
         elif after < before:
@@ -92,7 +105,9 @@ class Scalings:
         reasons = []
         if now_s < since_s + timeout_s:
             reasons.append(f"after {now_s - since_s:.3f} s without demand")
-        if self._judge.is_well and self._saw_change and now_s < self._changed_s + timeout_s:
+        self._settle()
+        saw_change = self._saw_change and self._judge.is_well and self._heard_s >= self._changed_s
+        if saw_change and now_s < self._changed_s + timeout_s:
             reasons.append(f"{now_s - self._changed_s:.3f} s after somebody else has scaled")
         if self._world.api.read_s < since_s + timeout_s:
             reasons.append("without a look")
