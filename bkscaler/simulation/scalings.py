@@ -47,7 +47,7 @@ class Scalings:
         """
         self._settle()
         for each in line.get("items", [line.get("object", line)]):
-            if "replicas" in each.get("spec", {}):
+            if "replicas" in each.get("spec", {}) and line.get("type") != "BOOKMARK":
                 self._told, self._told_s = each["spec"]["replicas"], self._truth.now_s
 
     def _settle(self) -> None:

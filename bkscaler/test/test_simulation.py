@@ -21,7 +21,7 @@ SEEDS = int(os.environ.get("BKSCALER_SIMULATED_SEEDS", "300"))
 ONCE_FAILED = (
     388, 200000910, 310005728, 310007254, 310010919, 310035149, 310036371, 400007994, 800010500,
     900029925, 900036631, 1000007456, 1100027027, 1100027839,
-    2000041683, 1200001036, 1200002423,
+    2000041683, 1200001036, 1200002423, 1300000412,
 )  # fmt: skip
 """
 Seeds that failed once with the acts that there are now: a change of the acts changes what every seed means.
