@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from bkscaler.sandbox.controller import ordinal_of
+from bkscaler.sandbox.state import Change
 from bkscaler.simulation.apiserver import Trouble
 from bkscaler.simulation.builders import Builder
 from bkscaler.simulation.callers import Builds
@@ -44,6 +45,7 @@ class Truth:
         self._world = world
         world.builders.in_use = self._is_in_use
         world.network.fate = self._fate
+        world.cluster.state.subscribe("pods", self._pod_changed)
 
     @property
     def now_s(self) -> float:
@@ -162,6 +164,11 @@ class Truth:
     def hopeless(self) -> set[str]:
         """Name, by uid, the pods that cannot come as things are: no node fits, or no image is to be had."""
         return {pod["metadata"]["uid"] for pod in self.pods() if _is_hopeless(pod)}
+
+    def _pod_changed(self, change: Change) -> None:
+        """Take note of a pod that may come up, if only for a moment."""
+        if not _is_hopeless(change.object):
+            self.hopeful_s = self.now_s
 
     def ready_builder(self) -> Builder | None:
         """
