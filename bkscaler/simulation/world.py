@@ -149,7 +149,12 @@ class World:
             act(self, chance)
 
     def by_hand(self, act: Callable[[], object]) -> None:
-        """Let somebody else than bkscaler change the cluster; what cannot be done just now is not done."""
+        """
+        Let somebody else than bkscaler change the cluster; what cannot be done just now is not done, and
+        nothing when everybody has left.
+        """
+        if self.leaving:
+            return
         self.judge.truth.hand = "somebody"
         try:
             act()
