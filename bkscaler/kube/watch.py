@@ -3,7 +3,7 @@ List and watch: one kind of object kept in view for as long as somebody wants it
 
 The loop of one :class:`Reflector`::
 
-    list --> watch --clean end--> watch from the last version
+    list --> watch --clean end--> watch from the last version; list if something newer is known
       ^        |
       |        +--silence--> watch from the last version, on a new connection; list after many of them
       |        +--410 (HTTP status or ERROR line)--> list again at once
@@ -92,6 +92,8 @@ class Reflector:
     :param retry: delays after failures.
     :param silence_s: longest time without a byte in a watch, > 60 to live with bookmarks.
     :param on_restart: told of each restart, for metrics; what it raises is logged.
+    :param may_resume: says whether a watch that has ended may go on from a version. It may not where
+        something newer is known: a server that was restored would tell of another history.
     """
 
     _log = Logger()
@@ -109,6 +111,7 @@ class Reflector:
         retry: Backoff = RETRY,
         silence_s: float = SILENCE_S,
         on_restart: OnRestart | None = None,
+        may_resume: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -120,6 +123,7 @@ class Reflector:
         self._retry = retry
         self._silence_s = silence_s
         self._on_restart = on_restart or (lambda _: None)
+        self._may_resume = may_resume
         self._work: Deferred[None] | None = None
         self._waiters: list[Deferred[None]] = []
         self._stopping = False
@@ -205,6 +209,8 @@ class Reflector:
                 reason = "silent"
             silent = 0 if self._heard else silent + 1
             self._call(self._on_restart, reason)
+            if not self._may_resume(self._version):
+                return
 
     async def _watch(self) -> None:
         """Watch once, from the last version seen, until a clean end; raises what else ends it."""

@@ -190,6 +190,7 @@ class _Watch:
             what=f"{'StatefulSet' if is_set else 'pods of'} {whose}",
             listener=self,
             on_restart=watches._on_restart,
+            may_resume=self._may_resume,
         )
 
     def on_listing(self) -> None:
@@ -208,8 +209,15 @@ class _Watch:
 
     def on_event(self, kind: str, content: dict[str, Any]) -> None:
         """Merge an event; a server that has news is not behind."""
+        before = self._store.mark()
         (self._store.set_event if self._is_set else self._store.pod_event)(kind, content)
-        self._watches._is_not_behind()
+        if self._store.mark() != before:
+            self._watches._is_not_behind()
+
+    def _may_resume(self, version: str) -> bool:
+        """Whether a watch may go on from a version: not where an answer has told more than the watch has."""
+        known = self._store.mark()
+        return not is_older(version, known.set_floor if self._is_set else known.pods_floor)
 
     def on_settled(self) -> None:
         """Follow up on what has been merged: a pod that became ready may be going by now."""

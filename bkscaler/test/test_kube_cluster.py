@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bkscaler import errors
 from bkscaler.kube.behind import FOLLOWED_AFTER_S
 from bkscaler.kube.cluster import ClusterView
+from bkscaler.kube.watch import SHORT_WATCH_S
 from bkscaler.test.test_kube_support import Api, listing, pod_object, set_object, status
 
 SETS = "/prefix/apis/apps/v1/namespaces/builds/statefulsets"
@@ -335,6 +336,30 @@ class RefreshTests(ViewTestCase):
             pods_watch.event("MODIFIED", pod_object(version=version))
         self.assertEqual(len(self.view.observation.ready), 1)
         self.assertTrue(pods_watch.open)
+
+    def test_old_news_in_between(self):
+        """A watch that tells what is older than what is known does not show that the server is not behind."""
+        _, pods_watch = self.start(pod_object())
+        self.gone_back(version=15)
+        self.api.clock.advance(FOLLOWED_AFTER_S)
+        pods_watch.event("MODIFIED", pod_object(version=16))
+        self.gone_back(version=17)
+        self.assertFalse(pods_watch.open)
+        self.assertEqual(self.api.dials, 2)
+
+    def test_no_watch_from_before(self):
+        """A watch that ends where an answer has told more is not resumed, but begins with a list."""
+        set_watch, pods_watch = self.start(pod_object())
+        outcome = self.api.start(self.view.refresh())
+        self.take(SETS).answer(200, listing(30, set_object()))
+        self.take(PODS).answer(200, listing(20, pod_object()))
+        self.assertTrue(outcome.done)
+        self.api.clock.advance(SHORT_WATCH_S)
+        for watch in (set_watch, pods_watch):
+            watch.end()
+        self.take(SETS, watch=None).answer(200, listing(12, set_object(replicas=0, version=12)))
+        self.take(PODS, watch="1", resourceVersion="20").stream()
+        self.assertEqual((self.view.observation.replicas, self.view.in_touch), (1, False))
 
     def test_lost_in_between(self):
         """When a watch is lost, that the server was behind before is another story."""
