@@ -206,6 +206,10 @@ KUBE: Ways = {
             "    behind.weigh(version, floor)",
         ),
     ),
+    "a watch that goes on in another history shows that the server is not behind": (
+        line("kube.watches:_Watch._may_resume", "return not", "return True or not"),
+        line("kube.watches:_Watch.on_event", "if self._store.mark() != before:", "if True:"),
+    ),
     "silent watches are never listed anew": (value("kube.watch:SILENT_WATCHES", 10**9),),
     "a read that is older than what is known is believed": (
         line("kube.behind:Behind.weigh", "if not is_older(version, floor):", "if True:"),
