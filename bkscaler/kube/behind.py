@@ -3,7 +3,7 @@ A server whose data are older than what it has told before, and when to follow i
 
 Either it has been restarted and answers as things were, or it was restored from a backup. Only time tells the
 two apart, and to take the first for the second would give clients to pods that are gone. So what is older is
-not believed until it has been like that for :data:`FOLLOWED_AFTER_S`. Imported by ``kube.cluster``.
+not believed until it has been like that for :data:`FOLLOWED_AFTER_S`. Imported by ``kube.watches``.
 """
 
 from __future__ import annotations

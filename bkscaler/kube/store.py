@@ -29,7 +29,7 @@ never usable.
 shows it: the server was restored from a backup, and a kubelet has started the pod again. What is older than
 that deletion does not get here, unless the server is to be followed back; see :mod:`bkscaler.kube.behind`.
 
-Imported by ``kube.cluster``.
+Imported by ``kube.watches`` and ``kube.cluster``.
 """
 
 from __future__ import annotations

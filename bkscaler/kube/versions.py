@@ -3,7 +3,7 @@ Comparing resourceVersions. Pure.
 
 Kubernetes 1.35 made official what always held: the versions of one kind of object are decimal numbers that
 grow. Other servers may use other texts; those cannot be compared, and are then taken as they come.
-Imported by ``kube.store``.
+Imported by ``kube.store``, ``kube.behind`` and ``kube.watches``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ on, and ends a watch after the ``timeoutSeconds`` we ask for, 240-300 s, random 
 come back together. A watch can also die without a word (an API server that is shutting down keeps it open
 and silent for 60 s). A silent one may be either, so after :data:`SILENCE_S` it is asked for anew: from a dead
 server no answer comes, and that is the failure. Where this is too slow for somebody who waits,
-:meth:`bkscaler.kube.cluster.ClusterView.refresh` asks directly. Imported by ``kube.cluster``.
+:meth:`bkscaler.kube.cluster.ClusterView.refresh` asks directly. Imported by ``kube.watches``.
 """
 
 from __future__ import annotations
