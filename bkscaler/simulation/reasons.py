@@ -170,14 +170,28 @@ def _misbehaved(judge: Any, client: Client) -> str:
 
 def _too_late(judge: Any, client: Client) -> str:
     link, _ = judge.accepted[client.peer]
-    if isinstance(client, Builds) and client.has_cancelled:
-        if link.harmed:
-            return ""  # that it has cancelled, and wants something again, may not have arrived
-        if client.wants_nothing and _was_heard(judge, client, client.cancelled_s):
-            return "it wants nothing any more"
-    waited_s = judge.truth.now_s - client.asked_from_s
+    if not link.harmed and _has_been_heard_to_cancel(judge, client):
+        return "it wants nothing any more"
+    waited_s = _waited_s(judge, client)
     limit_s = judge.world.settings.ready_wait_timeout_s
     return "" if waited_s >= limit_s - ROUNDING_S else f"it has waited for {waited_s:.3f} s only"
+
+
+def _has_been_heard_to_cancel(judge: Any, client: Client) -> bool:
+    """Whether a client has cancelled all that it wanted, and that has arrived."""
+    if not isinstance(client, Builds) or not client.wants_nothing:
+        return False
+    return _was_heard(judge, client, client.cancelled_s)
+
+
+def _waited_s(judge: Any, client: Client) -> float:
+    """
+    Tell how long a client may seem to have wanted a builder. That it has cancelled what it wanted before does
+    not always arrive from the far end of a harmed connection.
+    """
+    link, _ = judge.accepted[client.peer]
+    unheard = link.harmed and isinstance(client, Builds) and client.has_cancelled
+    return float(judge.truth.now_s - (judge.linked_s[link] if unheard else client.asked_from_s))
 
 
 def _cannot_wake(judge: Any, client: Client) -> str:
@@ -187,7 +201,7 @@ def _cannot_wake(judge: Any, client: Client) -> str:
     amiss = now_s < amiss_s + MISSING_FOR_S or stale or not judge.world.identity.is_well
     if amiss or math.isfinite(judge.draining_since_s):
         return ""
-    waited_s = now_s - client.asked_from_s
+    waited_s = _waited_s(judge, client)
     if math.isfinite(settings.give_up_after_s) and waited_s >= settings.give_up_after_s - ROUNDING_S:
         return "" if not judge.truth.calm else "nothing is wrong with the pods"
     return "there is nothing that keeps the builder from coming"
