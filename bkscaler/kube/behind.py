@@ -3,7 +3,8 @@ A server whose data are older than what it has told before, and when to follow i
 
 Either it has been restarted and answers as things were, or it was restored from a backup. Only time tells the
 two apart, and to take the first for the second would give clients to pods that are gone. So what is older is
-not believed until it has been like that for :data:`FOLLOWED_AFTER_S`. Imported by ``kube.watches``.
+not believed until it has been like that for :data:`FOLLOWED_AFTER_S`. An answer that was long under way shows
+only what was so when it was asked for. Imported by ``kube.watches``.
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ class Behind:
         """Count from the next answer that is older: what came before is another story."""
         self._since_s = None
 
-    def weigh(self, version: str, floor: str) -> None:
+    def weigh(self, version: str, floor: str, asked_s: float) -> None:
         """
         Say by returning that an answer may be believed.
 
         :param version: of the answer.
         :param floor: what was known when it was asked for.
+        :param asked_s: when that was, by the clock.
         :raises WentBack: when it is older, and this is not yet known to stay so.
         """
         if not is_older(version, floor):
@@ -55,6 +57,6 @@ class Behind:
         if self._since_s is None or now_s > self._last_s + FORGOTTEN_AFTER_S:
             self._since_s = now_s
         self._last_s = now_s
-        if now_s - self._since_s < FOLLOWED_AFTER_S:
+        if asked_s - self._since_s < FOLLOWED_AFTER_S:
             raise WentBack(f"the API server answers as of version {version}, after {floor}")
         self._since_s = None

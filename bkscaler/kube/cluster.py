@@ -164,19 +164,19 @@ class ClusterView:
         :raises WentBack: when the server's data are older than what was known before it was asked.
         :raises CancelledError: when the caller cancels, which closes the connection.
         """
-        mark = self._store.mark()
+        mark, asked_s = self._store.mark(), self._clock.seconds()
         answer = await self._list(statefulset.collection_path(self._namespace), named(self._name))
         items, version = _listed(answer)
-        self._watches.weigh_set(version, mark.set_floor)
+        self._watches.weigh_set(version, mark.set_floor, asked_s)
         caught_up = self._store.set_read(items, version, mark)
         self._read()
         known = self._store.stateful_set
         if self._stopped or known is None or not known.selector:
             return
-        mark = self._store.mark()
+        mark, asked_s = self._store.mark(), self._clock.seconds()
         answer = await self._list(pods.collection_path(self._namespace), {"labelSelector": known.selector})
         items, version = _listed(answer)
-        self._watches.weigh_pods(version, mark.pods_floor)
+        self._watches.weigh_pods(version, mark.pods_floor, asked_s)
         self._store.pods_read(items, version, mark, caught_up)
         self._read()
 

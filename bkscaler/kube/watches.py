@@ -109,22 +109,23 @@ class Watches:
         if self._pods is None or self._pods.selector != known.selector:
             self._watch_pods(known.selector)
 
-    def weigh_set(self, version: str, floor: str) -> None:
+    def weigh_set(self, version: str, floor: str, asked_s: float) -> None:
         """
         Believe no read of the set that is older than what is known; follow a server back by new watches.
 
         :param version: of the answer.
         :param floor: what was known when it was asked for.
+        :param asked_s: when that was, by the clock.
         :raises WentBack: when it is not to be believed.
         """
-        self._weigh(self._set_behind, version, floor)
+        self._weigh(self._set_behind, version, floor, asked_s)
 
-    def weigh_pods(self, version: str, floor: str) -> None:
+    def weigh_pods(self, version: str, floor: str, asked_s: float) -> None:
         """Do the same with a read of the pods."""
-        self._weigh(self._pods_behind, version, floor)
+        self._weigh(self._pods_behind, version, floor, asked_s)
 
-    def _weigh(self, behind: Behind, version: str, floor: str) -> None:
-        behind.weigh(version, floor)
+    def _weigh(self, behind: Behind, version: str, floor: str, asked_s: float) -> None:
+        behind.weigh(version, floor, asked_s)
         if not is_older(version, floor):
             return
         self._set_behind.follow()
@@ -179,6 +180,7 @@ class _Watch:
         self._store = watches._store
         self._is_set = is_set
         self._mark: Mark = self._store.mark()
+        self._asked_s = 0.0
         kind = statefulset if is_set else pods
         whose = f"{watches._namespace}/{watches._name}"
         self.reflector = Reflector(
@@ -196,14 +198,15 @@ class _Watch:
     def on_listing(self) -> None:
         """Remember what is known now: the list can be no older."""
         self._mark = self._store.mark()
+        self._asked_s = self._watches._clock.seconds()
 
     def on_list(self, items: list[dict[str, Any]], resource_version: str) -> None:
         """Merge a list, if it may be believed."""
         if self._is_set:
-            self._watches._set_behind.weigh(resource_version, self._mark.set_floor)
+            self._watches._set_behind.weigh(resource_version, self._mark.set_floor, self._asked_s)
             self._store.set_read(items, resource_version, self._mark)
         else:
-            self._watches._pods_behind.weigh(resource_version, self._mark.pods_floor)
+            self._watches._pods_behind.weigh(resource_version, self._mark.pods_floor, self._asked_s)
             self._store.pods_read(items, resource_version, self._mark)
         self._watches._on_change()
 

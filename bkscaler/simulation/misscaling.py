@@ -170,6 +170,9 @@ KUBE: Ways = {
     ),
     "a server that has gone back is followed at once": (value("kube.behind:FOLLOWED_AFTER_S", 0.0),),
     "a server that has gone back is never followed": (value("kube.behind:FOLLOWED_AFTER_S", float("inf")),),
+    "an answer that was long under way is taken for new": (
+        line("kube.behind:Behind.weigh", "if asked_s - self._since_s", "if now_s - self._since_s"),
+    ),
     "that a server is behind is forgotten between two looks": (value("kube.behind:FORGOTTEN_AFTER_S", 0.1),),
     "watches go on from where they were when a server is followed": (
         line("kube.watches:Watches._weigh", "self._begin_anew()", "pass"),
@@ -200,10 +203,10 @@ KUBE: Ways = {
         ),
         line(
             "kube.watches:Watches._weigh",
-            "behind.weigh(version, floor)",
+            "behind.weigh(version, floor, asked_s)",
             "mark = self._store.mark()\n"
             "    floor = mark.set_floor if behind is self._set_behind else mark.pods_floor\n"
-            "    behind.weigh(version, floor)",
+            "    behind.weigh(version, floor, asked_s)",
         ),
     ),
     "a watch that goes on in another history shows that the server is not behind": (

@@ -17,11 +17,11 @@ class BehindTests(SynchronousTestCase):
         self.clock = Clock()
         self.behind = Behind(self.clock)
 
-    def believed(self, version, floor="20", after_s=0.0):
-        """Weigh a version."""
+    def believed(self, version, floor="20", after_s=0.0, took_s=0.0):
+        """Weigh a version whose answer took so long."""
         self.clock.advance(after_s)
         try:
-            self.behind.weigh(version, floor)
+            self.behind.weigh(version, floor, self.clock.seconds() - took_s)
         except WentBack as error:
             self.assertIn(f"version {version}, after {floor}", str(error))
             return False
@@ -38,6 +38,12 @@ class BehindTests(SynchronousTestCase):
         self.assertFalse(self.believed("18", after_s=FOLLOWED_AFTER_S - 1))
         self.assertTrue(self.believed("18", after_s=1))
         self.assertTrue(self.believed("18", floor="18", after_s=1))
+
+    def test_old_answer(self):
+        """An answer that was long under way says nothing of the time after it was asked for."""
+        self.assertFalse(self.believed("19"))
+        self.assertFalse(self.believed("19", after_s=FOLLOWED_AFTER_S + 4, took_s=5))
+        self.assertTrue(self.believed("19", after_s=1, took_s=5))
 
     def test_older_again(self):
         """After that what is older yet has to stay so as well: a server that was restored may answer late."""

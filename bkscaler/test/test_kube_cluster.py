@@ -297,6 +297,38 @@ class RefreshTests(ViewTestCase):
         watch.event("MODIFIED", set_object(replicas=1, version=6))
         self.assertEqual(self.view.observation.replicas, 1)
 
+    def test_old_answers_of_one_gone_back(self):
+        """Late answers show what was so when they were asked for, and that was not for long."""
+        watches = self.start(pod_object(), replicas=1)
+        self.gone_back(pod_object())
+        self.api.clock.advance(FOLLOWED_AFTER_S - 2)
+        outcome = self.api.start(self.view.refresh())
+        self.take(SETS).answer(200, listing(10, set_object()))
+        pods_list = self.take(PODS)
+        self.api.clock.advance(3)
+        pods_list.answer(200, listing(15))
+        self.assertIsInstance(outcome.error, errors.WentBack)
+        outcome = self.api.start(self.view.refresh())
+        set_list = self.take(SETS)
+        self.api.clock.advance(3)
+        set_list.answer(200, listing(5, set_object(replicas=0, version=4)))
+        self.assertIsInstance(outcome.error, errors.WentBack)
+        self.assertEqual([watch.open for watch in watches], [True, True])
+        self.assertEqual(self.view.observation.replicas, 1)
+
+    def test_late_list_of_a_watch(self):
+        """The same for the list of a watch."""
+        set_watch, _ = self.start(pod_object(), replicas=1)
+        set_watch.cut()
+        began_s = self.api.clock.seconds()
+        while self.api.clock.seconds() < began_s + FOLLOWED_AFTER_S:
+            while not self.api.dials:
+                self.api.clock.advance(0.5)
+            late = self.take(SETS)
+            self.api.clock.advance(6)
+            late.answer(200, listing(5, set_object(replicas=0, version=4)))
+        self.assertEqual(self.view.observation.replicas, 1)
+
     def test_followed_while_a_watch_waits(self):
         """A watch that waits after failures begins anew at once when the server is followed."""
         set_watch, _ = self.start(pod_object(), replicas=1)
