@@ -196,7 +196,7 @@ class Bounds:
         self._judge_aimless(end, client, now_s)
         if served or not client.wants or end.link.harmed or isinstance(client, Garbage):
             return
-        if self._may_be_joined(client):
+        if self._truth.may_be_joined(client):
             return
         if now_s - client.asked_s > self._settings.ready_wait_timeout_s + END_LATE_S:
             self._judge.fail(f"{client} has waited for {now_s - client.asked_s:.0f} s and was not told")
@@ -210,12 +210,6 @@ class Bounds:
         since_s = max(since_s, self._unready_s, self._behind_s)
         if now_s - since_s > self._join_late_s(client, since_s):
             self._judge.fail(f"{client} waits, and a builder is ready")
-
-    def _may_be_joined(self, client: Client) -> bool:
-        """Whether a client may have been joined to somebody who does not answer, and so does not name it."""
-        linked_s, links = self._judge.linked_s, self._truth.builder_links()
-        dead = any(link.harmed and linked_s[link] >= client.asked_s for link in links)
-        return dead or (self._truth.unheard(client) and self._truth.some_builder_is_mute())
 
     def _judge_aimless(self, end: End, client: Client, now_s: float) -> None:
         """A held client that has cancelled all its calls, and makes no other, is let go some time."""

@@ -231,9 +231,10 @@ class Judge:
             self.fail(wrong)
 
     def wants(self, end: End) -> bool:
-        """Whether the client at bkscaler's end of a connection may want a builder."""
+        """Whether the client at bkscaler's end of a connection may want a builder, or have one."""
         client = self.truth.client_of(end)
-        return client.peer not in self.outcomes and not self._has_cancelled(client) and self._has_wanted(end)
+        aimless = self._has_cancelled(client) and not self.truth.may_be_joined(client)
+        return client.peer not in self.outcomes and not aimless and self._has_wanted(end)
 
     def _has_cancelled(self, client: Client) -> bool:
         """Whether a client is held that has taken all its calls back, and was heard to."""

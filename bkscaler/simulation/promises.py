@@ -122,7 +122,7 @@ class Promises:
 
     def _judge_held(self, client: Builds, now_s: float) -> None:
         """A held gRPC client breaks off after 20 s without a word, and when its PING is not answered."""
-        if self._truth.unheard(client) and self._truth.some_builder_is_mute():
+        if self._truth.may_be_joined(client):
             return
         limit_s = SOON_S + self._settings.hold_after_s
         if client.spoke_s is None or self._judge.dialled_s >= client.spoke_s - SOON_S:

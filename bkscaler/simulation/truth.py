@@ -142,6 +142,12 @@ class Truth:
         grace_s: float = self._world.settings.probe_grace_s
         return grace_s <= client.latency_s + SPOKEN_S
 
+    def may_be_joined(self, client: Client) -> bool:
+        """Whether a client may be joined to a builder that has not named it, mute or out of reach."""
+        since = client.transport.link.number
+        dead = any(link.harmed and link.number > since for link in self.builder_links())
+        return dead or (self.unheard(client) and self.some_builder_is_mute())
+
     def api_is_fine(self) -> bool:
         """Whether the API server answers, and is believed; older connections may be silent all the same."""
         api = self._world.api
