@@ -61,7 +61,7 @@ def _wrong_reason(judge: Any, outcome: Outcome, reason: str) -> str:
 def _known_reason(judge: Any) -> str:
     """Say why no builder comes, in a word that must be told; ``""`` when that is not so sure."""
     truth = judge.truth
-    answered_s = max(truth.answered_s, judge.world.api.read_s)
+    answered_s = max(truth.answered_s, judge.world.api.read_s, judge.dialled_s)  # watches tell all the same
     if truth.now_s > answered_s + KNOWN_FOR_S and not truth.api_answers():
         return API
     long = truth.now_s > max(truth.hopeful_s, truth.api_trouble_s) + POD_KNOWN_FOR_S
