@@ -47,7 +47,8 @@ class Dialling:
         self._condemned.told(line)
 
     def started(self) -> None:
-        """Take note that a process begins."""
+        """Take note that a process begins, which has been told nothing."""
+        self._told_going.clear()
         self._condemned.started()
 
     def restored(self) -> None:
