@@ -61,7 +61,8 @@ class Asking:
         gone, known_s, told = self._gone.pop(kind, (b"", 0.0, link))
         if b"watch" not in request.args:
             return
-        self.on_watch(link.client.host, request.path, version.decode())
+        if not link.harmed:  # or whoever asked may have given it up long ago
+            self.on_watch(link.client.host, request.path, version.decode())
         if version and version == gone and self._clock.rightNow > known_s and not told.harmed:
             self.on_fault(f"version {version.decode()} is asked for again, which is gone")
         write = request.write
