@@ -110,10 +110,11 @@ class ScaleRequests:
         self._sending = self._reading = False
         self._checking: object = None
         self._last: ScaleTo | None = None
-        self._paused = False
+        self._paused, self._paused_until_s = False, -math.inf
         self._failures = self._conflicts = 0
         self._done: tuple[int, float] | None = None
         self._repeats = 0
+        self._unanswered = False
         self._refusals = Refusals(clock)
         self._mentioned = ""
         self._announced: int | None = None
@@ -160,9 +161,24 @@ class ScaleRequests:
         self._checking = token = object()
         self._spawn(self._check(token))
 
-    def lapsed(self) -> None:
-        """Forget what has failed: nothing is left to be asked for. A wait that has begun goes on."""
+    @property
+    def unfinished(self) -> bool:
+        """Whether the fate of a request is not known, or one to scale up waits for its next try."""
+        return self._sending or (self._paused and self._last is not None and not self._last.down)
+
+    def lapsed(self, replicas: int | None) -> None:
+        """
+        Forget what has failed: nothing is left to be asked for. A wait that has begun goes on.
+
+        :param replicas: how many there are; None when it is not known. As many as a request without a good
+            answer has asked for: it was carried out all the same.
+        """
+        last, unanswered = self._last, self._unanswered
         self._failures = self._conflicts = 0
+        self._unanswered = False
+        if unanswered and last is not None and last.replicas == replicas:
+            self._on_answer(SCALE, None)
+            self._carried_out(last, answered=False)
 
     def refresh(self) -> None:
         """
@@ -190,8 +206,9 @@ class ScaleRequests:
     def _begin(self, decision: ScaleTo) -> None:
         """Forget what held for other decisions."""
         if self._last is None or self._last.replicas != decision.replicas:
-            self._failures = self._conflicts = 0
+            self._failures = self._conflicts = self._repeats = 0
         self._last, self._checking, self._paused = decision, None, False
+        self._unanswered = False
         self._timers.cancel("pause")
 
     def _spawn(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
@@ -225,7 +242,7 @@ class ScaleRequests:
             self._on_result(decision, None)
             self._on_answer(SCALE, None)
             self._refusals.believed(None)
-            self._succeeded(decision)
+            self._carried_out(decision, answered=True)
             self._on_scaled(decision)
         if self._stopped:
             return
@@ -234,12 +251,12 @@ class ScaleRequests:
         if forbidden:
             self._on_forbidden(forbidden)
 
-    def _succeeded(self, decision: ScaleTo) -> None:
-        """Go slowly when the same has been done a moment ago, and undone."""
+    def _carried_out(self, decision: ScaleTo, *, answered: bool) -> None:
+        """Go slowly when the same has been done a moment ago, and undone; or again if nobody has said so."""
         now_s = self._clock.seconds()
         quick = self._done is not None and self._done[0] == decision.replicas
         quick = quick and self._done is not None and now_s < self._done[1] + QUICK_S
-        self._repeats = self._repeats + 1 if quick else 0
+        self._repeats = self._repeats + 1 if quick else int(not answered)
         self._failures = self._conflicts = 0
         self._done = (decision.replicas, now_s)
         if self._repeats:
@@ -257,6 +274,7 @@ class ScaleRequests:
         while may_have_happened(error) and not await self._look():
             looks += 1
             await deferLater(self._clock, UP_RETRY.delay_s(looks, self._random))
+        self._unanswered = may_have_happened(error)
         self._failed(error)
 
     def _mention(self, error: ApiError) -> None:
@@ -277,8 +295,10 @@ class ScaleRequests:
         self._pause(asked_s or retry.delay_s(self._failures, self._random))
 
     def _pause(self, delay_s: float) -> None:
-        self._paused = True
-        self._timers.keep("pause", self._clock.seconds() + delay_s, self._resume)
+        """Wait so long, or as long as is waited already."""
+        before_s = self._paused_until_s if self._paused else -math.inf
+        self._paused, self._paused_until_s = True, max(before_s, self._clock.seconds() + delay_s)
+        self._timers.keep("pause", self._paused_until_s, self._resume)
 
     def _resume(self) -> None:
         self._paused = False

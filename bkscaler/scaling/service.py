@@ -329,8 +329,8 @@ class Scaler(Service):
         """Start what was decided, and keep the timers that the state calls for."""
         decision = self._decide()
         if not isinstance(decision, ScaleTo):
-            self._requests.lapsed()
-            if not self._requests.sending:  # otherwise it may be what the next client waits for
+            self._requests.lapsed(None if self._observation is None else self._observation.replicas)
+            if not self._requests.unfinished:  # otherwise it may be what the next client waits for
                 self._troubles.pop(SCALE, None)
         elif self._requests.free_for(decision):
             (self._requests.check if decision.down else self._requests.start)(decision)

@@ -102,6 +102,10 @@ SCALING: Ways = {
     "a lost answer is taken for a request that was not carried out": (
         line("scaling.requests:may_have_happened", "return error.sent", "return False"),
     ),
+    "what was carried out without an answer does not count": (
+        line("scaling.requests:ScaleRequests.lapsed", "if unanswered and", "if False and"),
+        line("scaling.requests:ScaleRequests.unfinished", "(self._paused and", "(False and"),
+    ),
     "an answer of 500 is taken for certain": (
         line("scaling.requests:may_have_happened", "error.code < 500", "error.code < 600"),
     ),

@@ -132,6 +132,23 @@ class ReasonTests(ScalerTestCase):
         self.assertNotIn("scales", client.hold.waiting_for)
         client.leave()
 
+    def test_undone_unanswered(self):
+        """The same when no request has an answer, although each is carried out; and they come ever slower."""
+        scaler, cluster = self.build()
+        client = Client(scaler, "a")
+        asked = 0
+        for _ in range(100):
+            if len(cluster.scales) > asked:
+                asked = len(cluster.scales)
+                cluster.scales[-1].answer_lost(took_effect=True)
+                cluster.show(replicas=0)
+            self.assertEqual(
+                client.hold.waiting_for, "something else scales the StatefulSet back to 0 each time"
+            )
+            cluster.clock.advance(0.1)
+        self.assertLess(asked, 10)
+        client.leave()
+
     def test_no_answer(self):
         """While a scale request has no answer, and nothing else is known, that is what is waited for."""
         scaler, cluster = self.build()
@@ -164,6 +181,19 @@ class ReasonTests(ScalerTestCase):
         self.assertEqual(len(cluster.scales), 1)
         self.assertEqual(second.hold.waiting_for, "the Kubernetes API: 503 ServiceUnavailable: oh no")
         cluster.clock.advance(0.2)
+        cluster.scales[1].ok()
+        self.assertNotIn("API", second.hold.waiting_for)
+        second.leave()
+
+    def test_failed_and_left(self):
+        """The same when the client before has left after its request had failed."""
+        scaler, cluster = self.build()
+        first = Client(scaler, "a")
+        cluster.scales[0].fails(ApiStatus(429, "TooManyRequests", "later", retry_after_s=20.0))
+        first.leave()
+        second = Client(scaler, "b")
+        self.assertEqual(second.hold.waiting_for, "the Kubernetes API: 429 TooManyRequests: later")
+        cluster.clock.advance(20)
         cluster.scales[1].ok()
         self.assertNotIn("API", second.hold.waiting_for)
         second.leave()

@@ -127,8 +127,28 @@ class RequestsTests(SynchronousTestCase):
         self.refuse(Conflict(409, "Conflict", ""))
         self.refuse(Conflict(409, "Conflict", ""))
         self.clock.advance(5.0)
-        self.requests.lapsed()
+        self.requests.lapsed(0)
         self.refuse(Conflict(409, "Conflict", ""))
+        self.assertEqual(self.free_for(), (True, True))
+
+    def test_lapsed_as_it_was_carried_out(self):
+        """What has failed, and is so all the same, was done; done again and again, it waits ever longer."""
+        for wait_s in (0.2, 0.4, 0.8):
+            self.refuse(ApiStatus(504, "Timeout", "no"))
+            self.requests.lapsed(1)
+            self.assertTrue(self.requests.undone)
+            self.clock.advance(wait_s / 2 - 0.01)
+            self.assertEqual(self.free_for(), (False, True))
+            self.clock.advance(wait_s / 2 + 0.01)
+            self.assertEqual(self.free_for(), (True, True))
+
+    def test_lapsed_while_the_server_is_to_be_left_alone(self):
+        """That it was done after all does not shorten the time that the server has asked for."""
+        self.refuse(ApiStatus(503, "ServiceUnavailable", "no", retry_after_s=7.0))
+        self.requests.lapsed(1)
+        self.clock.advance(6.9)
+        self.assertEqual(self.free_for(), (False, True))
+        self.clock.advance(0.1)
         self.assertEqual(self.free_for(), (True, True))
 
     def test_check(self):

@@ -23,6 +23,7 @@ ONCE_FAILED = (
     900029925, 900036631, 1000007456, 1100027027, 1100027839,
     2000041683, 1200001036, 1200002423, 1300000412, 1300007515, 1400046524,
     1500021930, 1700010244, 1710007031, 1730031009, 1750003684,
+    1760017803,
 )  # fmt: skip
 """
 Seeds that failed once with the acts that there are now: a change of the acts changes what every seed means.
