@@ -200,9 +200,11 @@ class Bounds:
             return
         if now_s - client.asked_s > self._settings.ready_wait_timeout_s + END_LATE_S:
             self._judge.fail(f"{client} has waited for {now_s - client.asked_s:.0f} s and was not told")
-        if now_s - max(client.asked_s, self._truth.hopeful_s) > self._settings.give_up_after_s + END_LATE_S:
+        heard_s = self._truth.api_trouble_s + DEAD_FOR_S
+        hopeless_s = now_s - max(client.asked_s, self._truth.hopeful_s, heard_s)
+        if hopeless_s > self._settings.give_up_after_s + END_LATE_S:
             self._judge.fail(f"{client} waits for what cannot come")
-        if now_s - max(client.asked_s, self._unmissed_s, self._truth.api_trouble_s + DEAD_FOR_S) > MISSED_S:
+        if now_s - max(client.asked_s, self._unmissed_s, heard_s) > MISSED_S:
             self._judge.fail(f"{client} waits for a set that there is not")
         since_s = max(client.asked_s + client.latency_s, self._unhealthy_s, self._truth.trouble_s)
         if now_s - max(since_s, self._up_s) > self._late_s(WAKE, client.asked_s, DEAD_FOR_S):
