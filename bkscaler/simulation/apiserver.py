@@ -32,8 +32,8 @@ LATE_S = 0.4
 WATCHED = (b"statefulsets", b"pods")
 FOLLOWED_S = 45.0
 """
-How long bkscaler may go on believing what it knew, from the first list of a server that was restored: 15 s,
-and the longest wait of a watch.
+How long bkscaler may go on believing what it knew, from the first list of a server that was restored, and
+after more trouble from the next one: 15 s, and the longest wait of a watch.
 """
 Random = Callable[[], float]
 
@@ -143,6 +143,11 @@ class ApiServer:
     def is_followed(self) -> bool:
         """Whether it can be expected that what it says is believed."""
         return self._network.clock.rightNow > self._followed_s
+
+    def unsettle(self) -> None:
+        """While it is not followed yet, more trouble lets it take as long again, from the next list on."""
+        if not self.is_followed:
+            self._followed_s = math.inf
 
     def _look_who_follows(self, request: Any) -> None:
         """A list shows what the server is like now; who watches from a version that there is has followed."""

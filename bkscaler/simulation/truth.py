@@ -69,6 +69,7 @@ class Truth:
             self.disturbed_s = self.now_s
         if what == "api":
             self.api_trouble_s = self.now_s
+            self._world.api.unsettle()
 
     def stateful_set(self) -> dict[str, Any] | None:
         """Give the StatefulSet, read only; None when there is none."""
