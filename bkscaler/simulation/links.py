@@ -33,6 +33,7 @@ class End(FlowTransport):
     :ivar host: whose end it is.
     :ivar latency_s: how long the other end's bytes take to get here.
     :ivar read_bytes: how many bytes our protocol has been given.
+    :ivar written: whether our protocol has written anything.
     :ivar piece_bytes: how much a read brings at most; 0: whatever there is.
     :ivar on_data: told each piece before the protocol is.
     """
@@ -46,6 +47,7 @@ class End(FlowTransport):
         self.address = address
         self.latency_s = latency_s
         self.read_bytes = self.piece_bytes = 0
+        self.written = False
         self.on_data: Callable[[bytes], None] | None = None
         self._pending: dict[str, Any] = {"_read": None, "_flush": None}
 
@@ -57,6 +59,11 @@ class End(FlowTransport):
         """Give the other end's address."""
         address: IPv4Address = self.peer.address
         return address
+
+    def write(self, data: bytes) -> None:
+        """Write, and take note that there was something."""
+        self.written = self.written or bool(data)
+        super().write(data)
 
     def writeSequence(self, pieces: Any) -> None:
         """Write several pieces at once."""

@@ -3,8 +3,8 @@ What each client is promised while it is connected, and the process when it is t
 
 Looked at about every second, as by :mod:`bkscaler.simulation.bounds`: that a held gRPC client hears in time
 that a server is there, that PINGs are answered, that who is turned away is told why, that a half-close is
-answered by the other one, that no more connections are served than may be, that nothing heaps up in
-bkscaler, and that draining ends.
+answered by the other one, that no more connections are served than may be, that a builder that says nothing
+is let go, that nothing heaps up in bkscaler, and that draining ends.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Promises:
             return
         ends = self._truth.client_ends()
         self._judge_number(ends)
+        self._judge_tries(ends, now_s)
         if process.draining:
             self._judge_draining(process, ends, now_s)
         for end in process.ends:
@@ -74,6 +75,14 @@ class Promises:
         served = [each for each in clients if outcomes.get(each.peer) is not Outcome.OVER_LIMIT]
         if len(served) > self._settings.max_connections:
             self._judge.fail(f"{len(served)} clients are connected")
+
+    def _judge_tries(self, ends: list[End], now_s: float) -> None:
+        """A builder that is told nothing is let go in time, unless it has a client that says nothing."""
+        old_s, linked_s = now_s - TRY_S - SOON_S, self._judge.linked_s
+        told_nothing = [link for link in self._truth.builder_links() if not link.client.written]
+        tries = [link for link in told_nothing if linked_s[link] < old_s]
+        if len(tries) > sum(not end.read_bytes for end in ends):
+            self._judge.fail(f"{tries[0]} is kept, and told nothing")
 
     def _judge_draining(self, process: Process, ends: list[End], now_s: float) -> None:
         """Draining ends when the last client has left, or when its time is over."""
