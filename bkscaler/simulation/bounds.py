@@ -194,7 +194,10 @@ class Bounds:
                 self._judge.fail(f"{client} is still there after its end as {outcome.value}")
             return
         self._judge_aimless(end, client, now_s)
-        if served or not client.wants or end.link.harmed or isinstance(client, Garbage):
+        if isinstance(client, Garbage):
+            self._judge_stranger(end, client, now_s)
+            return
+        if served or not client.wants or end.link.harmed:
             return
         if self._truth.may_be_joined(client):
             return
@@ -206,12 +209,29 @@ class Bounds:
             self._judge.fail(f"{client} waits for what cannot come")
         if now_s - max(client.asked_s, self._unmissed_s, heard_s) > MISSED_S:
             self._judge.fail(f"{client} waits for a set that there is not")
-        since_s = max(client.asked_s + client.latency_s, self._unhealthy_s, self._truth.trouble_s)
-        if now_s - max(since_s, self._up_s) > self._late_s(WAKE, client.asked_s, DEAD_FOR_S):
-            self._judge.fail(f"{client} waits, and nothing is woken for it")
-        since_s = max(since_s, self._unready_s, self._behind_s)
+        self._judge_wait(client, client.asked_s + client.latency_s, now_s)
+
+    def _judge_wait(self, client: Client, since_s: float, now_s: float) -> None:
+        """For a client that has waited since then a builder is woken; it is joined to one that is ready."""
+        self._judge_wake(client, since_s, now_s)
+        since_s = max(since_s, self._unhealthy_s, self._truth.trouble_s, self._unready_s, self._behind_s)
         if now_s - since_s > self._join_late_s(client, since_s):
             self._judge.fail(f"{client} waits, and a builder is ready")
+
+    def _judge_wake(self, client: Client, since_s: float, now_s: float) -> None:
+        since_s = max(since_s, self._unhealthy_s, self._truth.trouble_s, self._up_s)
+        if now_s - since_s > self._late_s(WAKE, client.asked_s, DEAD_FOR_S):
+            self._judge.fail(f"{client} waits, and nothing is woken for it")
+
+    def _judge_stranger(self, end: End, client: Garbage, now_s: float) -> None:
+        """Who waits to be spoken to, or says what means nothing, is no health check for ever."""
+        answered = client.received or self._truth.some_builder_is_mute()
+        if not client.open or client.ending or end.link.harmed or answered:
+            return
+        grace_s = self._settings.probe_grace_s + client.latency_s
+        (self._judge_wake if client.words else self._judge_wait)(
+            client, self._judge.linked_s[end.link] + grace_s, now_s
+        )
 
     def _judge_aimless(self, end: End, client: Client, now_s: float) -> None:
         """A held client that has cancelled all its calls, and makes no other, is let go some time."""

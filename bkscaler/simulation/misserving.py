@@ -133,6 +133,13 @@ FRONTEND: Ways = {
             "frontend.held:HeldClient._pause", "if self._watch is None and not self.leg.is_lost:", "if False:"
         ),
     ),
+    "who waits to be spoken to is never spoken to": (
+        line(
+            "frontend.session:Session._more_bytes_until",
+            'self._timers.keep("bytes", limit_s, self.client_spoke)',
+            "pass",
+        ),
+    ),
     "who leaves while its transport is paused is not noticed": (
         line(
             "frontend.held:HeldClient._pause",
