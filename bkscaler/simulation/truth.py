@@ -169,8 +169,12 @@ class Truth:
         return bool(reached and (api.trouble.code < 500 or api.trouble.only))
 
     def hopeless(self) -> set[str]:
-        """Name, by uid, the pods that cannot come as things are: no node fits, or no image is to be had."""
-        return {pod["metadata"]["uid"] for pod in self.pods() if _is_hopeless(pod)}
+        """
+        Name, by uid, the first pod if it cannot come as things are: no node fits, or no image is to be had.
+
+        (What is wrong with the others matters to nobody who waits for the first one.)
+        """
+        return {pod["metadata"]["uid"] for pod in self.pods() if ordinal_of(pod) == 0 and _is_hopeless(pod)}
 
     def _pod_changed(self, change: Change) -> None:
         """Take note of a pod that may come up, if only for a moment."""
